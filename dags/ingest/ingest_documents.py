@@ -1,0 +1,59 @@
+"""Bring the documents of an assistant's sources into its tables, as they were at the run's date.
+
+Every source is read and parsed, a quality gate judges the result before anything changes, and then the
+documents and their chunks are merged. Running it again, in any order of dates, ends in the same tables: a
+snapshot that is older than what a source already delivered changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pendulum
+from airflow.sdk import CronDataIntervalTimetable, Metadata, dag, task
+
+from llmops.orchestration import ingest
+from llmops.orchestration.assets import CHUNKS, DOCUMENTS
+from llmops.orchestration.context import run_of
+from llmops.orchestration.defaults import DELTA_WRITER, TASK_DEFAULTS, assistant_param
+
+
+@dag(
+    schedule=CronDataIntervalTimetable("@daily", timezone="UTC"),
+    start_date=pendulum.datetime(2024, 1, 1, tz="UTC"),
+    catchup=False,
+    params={"assistant": assistant_param()},
+    default_args=TASK_DEFAULTS,
+    doc_md=__doc__,
+    tags=["ingest"],
+)
+def ingest_documents() -> None:
+    @task
+    def prepare_embedder(**context: Any) -> dict[str, Any]:
+        return ingest.prepare_embedder(run_of(context))
+
+    @task
+    def parse_documents(**context: Any) -> dict[str, Any]:
+        return ingest.parse_documents(run_of(context))
+
+    @task
+    def check_quality(**context: Any) -> dict[str, Any]:
+        return ingest.check_quality(run_of(context))
+
+    @task(pool=DELTA_WRITER, outlets=[DOCUMENTS])
+    def merge_documents(**context: Any) -> dict[str, Any]:
+        return ingest.merge_documents(run_of(context))
+
+    @task(pool=DELTA_WRITER, outlets=[CHUNKS])
+    def merge_chunks(**context: Any) -> Any:
+        run = run_of(context)
+        counts = ingest.merge_chunks(run)
+        yield Metadata(CHUNKS, extra={"assistant": run.assistant})
+        return counts
+
+    chunked = merge_chunks()
+    parse_documents() >> check_quality() >> merge_documents() >> chunked
+    prepare_embedder() >> chunked
+
+
+ingest_documents()

@@ -1,0 +1,1 @@
+"""LLMOps for Apache Airflow: the whole life of an LLM application as Airflow DAGs."""

@@ -1,0 +1,64 @@
+"""What every source yields: a file that can be read later, and its place in the source."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from typing import Annotated
+
+from pydantic import Field
+
+__all__ = ["MAX_BYTES", "Globs", "SourceFile", "SourceName", "matches"]
+
+MAX_BYTES = 20_000_000
+"""Files above this size go to quarantine unread."""
+
+SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""The name of a source: part of every document's identity, so that sources never collide."""
+
+Globs = list[str]
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source.
+
+    ``path`` is relative to the source with ``/`` between its parts. ``source_date`` is when the file
+    last changed at the source, None where that is not the same on every machine. ``media_type`` is
+    None where the name decides. ``problem`` says why the file must not be read at all.
+    """
+
+    path: str
+    size: int
+    read: Callable[[], bytes]
+    source_date: datetime | None = None
+    media_type: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def matches(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Return whether a relative path is included and not excluded by globs (``**`` crosses folders)."""
+    return any(_pattern(glob).fullmatch(path) for glob in include) and not any(
+        _pattern(glob).fullmatch(path) for glob in exclude
+    )
+
+
+@cache
+def _pattern(glob: str) -> re.Pattern[str]:
+    """Translate a glob: ``*`` and ``?`` stay within one folder, ``**/`` is any number of folders."""
+    out, at = [], 0
+    while at < len(glob):
+        if glob.startswith("**/", at):
+            out.append("(?:[^/]+/)*")
+            at += 3
+        elif glob.startswith("**", at):
+            out.append(".*")
+            at += 2
+        else:
+            out.append({"*": "[^/]*", "?": "[^/]"}.get(glob[at], re.escape(glob[at])))
+            at += 1
+    return re.compile("".join(out), re.DOTALL)

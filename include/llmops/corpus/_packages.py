@@ -1,0 +1,100 @@
+"""Documents from installed Python packages: their README and the docstrings of their public API."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import datetime
+from fnmatch import fnmatchcase
+from importlib import metadata
+from typing import Literal
+
+from pydantic import Field
+
+from llmops.corpus._api import Api, Document
+from llmops.corpus._files import SourceFile, SourceName
+from llmops.corpus._rst import rst_to_markdown
+from llmops.errors import ConfigurationError, MissingInput
+from llmops.settings import Section
+
+__all__ = ["PackagesSource"]
+
+log = logging.getLogger(__name__)
+
+
+class PackagesSource(Section):
+    """Installed packages, read statically: nothing of them is imported or run.
+
+    ``packages`` are import names, such as ``psycopg_pool`` or ``airflow.sdk``; ``exclude`` has
+    patterns of qualified names to leave out, such as ``airflow.sdk.execution_time*``. What comes out
+    depends on the installed versions only, whatever the date.
+    """
+
+    kind: Literal["packages"]
+    name: SourceName
+    packages: list[str] = Field(min_length=1)
+    exclude: list[str] = []
+    paused: bool = False
+
+    def discover(self, as_of: datetime) -> Iterator[SourceFile]:
+        """Yield one Markdown file per public module or class, and the README of each distribution.
+
+        Raises MissingInput when a package is not installed.
+        """
+        seen: set[str] = set()
+        for package in sorted(set(self.packages)):
+            api = Api.of(package)
+            distribution = _distribution(package)
+            details = {"package": package, "distribution": distribution.name, "release": distribution.version}
+            for document in [*_readme(distribution), *api.documents()]:
+                excluded = any(fnmatchcase(document.path, pattern) for pattern in self.exclude)
+                if document.path not in seen and not excluded:
+                    seen.add(document.path)
+                    yield _file(document, details)
+
+
+def _file(document: Document, details: dict[str, str]) -> SourceFile:
+    content = document.text.encode()
+    return SourceFile(
+        path=document.path,
+        size=len(content),
+        read=lambda: content,
+        media_type="text/markdown",
+        metadata=details,
+    )
+
+
+def _readme(distribution: metadata.Distribution) -> Iterator[Document]:
+    """Yield the long description that the installed metadata carries, as Markdown."""
+    message = distribution.metadata
+    body = str(message.get_payload()).strip() if hasattr(message, "get_payload") else ""  # type: ignore[attr-defined]
+    body = body or str(message.get("Description", ""))
+    if not body.strip():
+        return
+    kind = str(message.get("Description-Content-Type", "text/x-rst")).split(";")[0].strip()
+    text = body if kind == "text/markdown" else rst_to_markdown(body) if kind == "text/x-rst" else body
+    title = f"{_canonical(distribution.name)} README"
+    if not text.lstrip().startswith("# "):
+        text = f"# {title}\n\n{text}"
+    yield Document(f"{_canonical(distribution.name)}/README", text.strip() + "\n")
+
+
+def _canonical(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+def _distribution(package: str) -> metadata.Distribution:
+    """Return the installed distribution that a package's files belong to."""
+    stem = package.replace(".", "/")
+    top = package.split(".")[0]
+    candidates = sorted(set(metadata.packages_distributions().get(top, [])))
+    for name in candidates:
+        distribution = metadata.distribution(name)
+        if len(candidates) == 1 or any(str(f).startswith(f"{stem}/") for f in distribution.files or []):
+            return distribution
+    if not candidates:
+        raise MissingInput(
+            f"package {package!r} belongs to no installed distribution: "
+            "install it, or take it out of the source's `packages`"
+        )
+    raise ConfigurationError(f"package {package!r} is part of none of the distributions {candidates}")

@@ -1,0 +1,7 @@
+"""Texts to vectors: embedders on ONNX Runtime, their fingerprint, and the cache of vectors."""
+
+from llmops.embedding._cache import CachedVectors, embed_cached
+from llmops.embedding._embedder import Embedder
+from llmops.embedding._folder import EmbedderDescription
+
+__all__ = ["CachedVectors", "Embedder", "EmbedderDescription", "embed_cached"]

@@ -1,0 +1,211 @@
+"""Comparing what is said: sentences, normalised words, and whether one text supports another.
+
+Deliberately plain (no model, no network, the same on every machine). It is the containment idea of
+ROUGE recall (Lin, 2004, https://aclanthology.org/W04-1013) on stemmed content words, plus three guards
+against texts that share words without saying the same: adjacent words must recur (a shuffled bag of
+words does not), every number must recur, and a word must not stand negated on one side only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+__all__ = ["Statement", "Words", "statements", "supports", "words_of"]
+
+LEAST_PAIRS = 0.25
+"""Share of a claim's adjacent word pairs that its support must hold, so that word salad supports nothing."""
+
+_NEGATIONS = frozenset(["not", "no", "never", "without", "neither", "nor", "none"])
+_STOP_WORDS = frozenset(
+    "a about after all also an and any are as at be because been before being between both but by can could did"
+    " do does doing down during each for from further had has have having he her here him his how i if in into is"
+    " it its itself just may me might more most must my of off on once only or other our out over own same shall"
+    " she should so some such than that the their them then there these they this those through to too under until"
+    " up upon us very was we were what when where which while who whom why will with would you your yes".split()
+)
+_ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|resp|approx|[A-Za-z]))\.$", re.IGNORECASE)
+_WORD = re.compile(r"\d+(?:\.\d+)+|[^\W_]+(?:_[^\W_]+)*")
+_LINK = re.compile(r"!?\[([^\]\n]*)\]\([^)\n]*\)")
+_TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,200}>")
+_CODE = re.compile(r"(```|~~~).*?(?:\1|\Z)|`[^`\n]+`", re.DOTALL)
+_FENCE = re.compile(r"^\s*(```|~~~).*$", re.MULTILINE)
+_MARKER = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\](?![(_])")
+_SENTENCE_END = re.compile(r"[.!?…][\"'”’)*_`]*(?:\s*\[\d{1,3}(?:\s*,\s*\d{1,3})*\])*[.]?(?=\s|$)")
+_BLOCK_START = re.compile(r"^\s*(?:[-*+•]\s+|\d{1,3}[.)]\s+|\|)")
+_HEADING = re.compile(r"^\s{0,3}#{1,6}\s.*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Words:
+    """A text as stemmed words in order: what comparisons are made on."""
+
+    sequence: tuple[str, ...]
+
+    @cached_property
+    def polarity(self) -> dict[str, set[bool]]:
+        """Return each content word with whether it occurs plain (True), negated (False) or both."""
+        found: dict[str, set[bool]] = {}
+        negated = False
+        for word in self.sequence:
+            if word in _NEGATIONS:
+                negated = True
+            elif word not in _STOP_WORDS:
+                found.setdefault(word, set()).add(not negated)
+                negated = False
+        return found
+
+    @cached_property
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        """Return all pairs of adjacent words."""
+        return frozenset(zip(self.sequence, self.sequence[1:], strict=False))
+
+    @cached_property
+    def numbers(self) -> frozenset[str]:
+        """Return all words that are numbers."""
+        return frozenset(word for word in self.sequence if word[0].isdigit())
+
+    def __add__(self, other: Words) -> Words:
+        """Return both texts one after the other."""
+        return Words(self.sequence + other.sequence)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One sentence of an answer: its words, and the numbers of the sources it names."""
+
+    words: Words
+    markers: tuple[int, ...]
+    question: bool
+
+
+@lru_cache(maxsize=4096)
+def words_of(text: str) -> Words:
+    """Return the words of ``text``: lower case, no Markdown, code marks or punctuation, lightly stemmed."""
+    plain = _TAG.sub(" ", _LINK.sub(r"\1", text)).casefold().replace("’", "'")
+    plain = re.sub(r"n't\b", " not", re.sub(r"\bcan't\b|\bcannot\b", "can not", plain))
+    plain = re.sub(r"(?<=\d),(?=\d{3}\b)", "", plain)
+    return Words(tuple(_stem(word) for word in _WORD.findall(re.sub(r"'s?\b", "", plain))))
+
+
+def supports(claim: Words, evidence: Words, least: float) -> bool:
+    """Return whether ``evidence`` holds at least the share ``least`` of what ``claim`` says.
+
+    Every number of the claim must be there, no word may stand negated on one side only, and at least
+    ``LEAST_PAIRS`` of the claim's adjacent word pairs must recur. A claim without a content word is
+    supported by nothing.
+    """
+    said, known = claim.polarity, evidence.polarity
+    if not said or not claim.numbers <= evidence.numbers:
+        return False
+    shared = said.keys() & known.keys()
+    if len(shared) < least * len(said) or any(said[word].isdisjoint(known[word]) for word in shared):
+        return False
+    return len(claim.pairs & evidence.pairs) >= LEAST_PAIRS * len(claim.pairs)
+
+
+def statements(text: str, numbers: Collection[int] = ()) -> list[Statement]:
+    """Return the sentences of an answer with the markers ``[n]`` that each carries, in order.
+
+    A marker behind the full stop belongs to the sentence before it. A sentence without a marker takes
+    that of the next one in its paragraph which has any. ``x[1]`` is a marker only when 1 is in
+    ``numbers`` (it may be an index), and nothing inside code is one. Headings, lead-ins that end with a colon and
+    sentences without a content word state nothing and are left out.
+    """
+    found: list[Statement] = []
+    for block in _blocks(_hide_code_markers(text)):
+        sentences = [_statement(sentence, numbers) for sentence in _sentences(block)]
+        borrowed: tuple[int, ...] = ()
+        kept: list[Statement] = []
+        for sentence in reversed(sentences):
+            borrowed = sentence.markers or borrowed
+            if sentence.words.polarity:
+                kept.append(Statement(sentence.words, borrowed, sentence.question))
+        found.extend(reversed(kept))
+    return found
+
+
+def first_sentence(text: str) -> str | None:
+    """Return the first sentence of ``text`` that states something (four content words or more)."""
+    for block in _blocks(_hide_code_markers(text)):
+        for sentence in _sentences(block):
+            plain = " ".join(sentence.split())
+            if len(words_of(plain).polarity) >= 4 and plain[-1] in ".!":
+                return plain
+    return None
+
+
+def _statement(sentence: str, numbers: Collection[int]) -> Statement:
+    markers: list[int] = []
+
+    def take(match: re.Match[str]) -> str:
+        named = [int(number) for number in match[1].split(",")]
+        before = sentence[match.start() - 1 : match.start()]
+        if (before.isalnum() or before in ("_", ")", "]")) and not set(named) <= set(numbers):
+            return match[0]
+        markers.extend(named)
+        return " "
+
+    plain = _MARKER.sub(take, sentence).strip()
+    return Statement(words_of(plain), tuple(dict.fromkeys(markers)), plain.endswith("?"))
+
+
+def _hide_code_markers(text: str) -> str:
+    hidden = _CODE.sub(lambda code: code[0].replace("[", "(").replace("]", ")"), text)
+    return _HEADING.sub("", _FENCE.sub("\n", hidden))
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """Yield paragraphs, list items and table rows, each on one line."""
+    lines: list[str] = []
+    for line in [*text.splitlines(), ""]:
+        starts = _BLOCK_START.match(line)
+        if (starts or not line.strip()) and lines:
+            yield " ".join(lines)
+            lines = []
+        if line.strip():
+            lines.append(line[starts.end() :].strip() if starts else line.strip())
+
+
+def _sentences(block: str) -> Iterator[str]:
+    start = 0
+    for end in _SENTENCE_END.finditer(block):
+        if _ABBREVIATION.search(block[start : end.start() + 1]):
+            continue
+        yield block[start : end.end()].strip()
+        start = end.end()
+    rest = block[start:].strip()
+    if rest and not rest.endswith(":"):
+        yield rest
+
+
+def _stem(word: str) -> str:
+    """Return a word without its commonest English endings; names with digits or _ stay as they are."""
+    if len(word) < 4 or not word.isalpha():
+        return word
+    for ending, replacement, shortest in _ENDINGS:
+        if word.endswith(ending) and len(word) >= shortest:
+            word = word[: -len(ending)] + replacement
+            break
+    if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeiols":
+        return word[:-1]
+    return word[:-1] if len(word) > 3 and word[-1] == "e" else word
+
+
+_ENDINGS: Sequence[tuple[str, str, int]] = (
+    ("sses", "ss", 5),
+    ("ies", "y", 5),
+    ("ied", "y", 5),
+    ("ches", "ch", 5),
+    ("shes", "sh", 5),
+    ("xes", "x", 4),
+    ("ss", "ss", 4),
+    ("us", "us", 4),
+    ("is", "is", 4),
+    ("s", "", 4),
+    ("ing", "", 6),
+    ("eed", "eed", 4),
+    ("ed", "", 5),
+)

@@ -1,0 +1,34 @@
+"""Language models behind any OpenAI-compatible URL: a client that never hangs, and a fake to test against."""
+
+from llmops.llm._endpoint import ChatEndpoint, EndpointLimits
+from llmops.llm._fake import (
+    Drip,
+    Failure,
+    FakeLanguageModel,
+    Malformed,
+    Page,
+    Reply,
+    Reset,
+    Stall,
+    Truncated,
+)
+from llmops.llm._key import read_key
+from llmops.llm._messages import Completion, Message, Usage
+
+__all__ = [
+    "ChatEndpoint",
+    "Completion",
+    "Drip",
+    "EndpointLimits",
+    "Failure",
+    "FakeLanguageModel",
+    "Malformed",
+    "Message",
+    "Page",
+    "Reply",
+    "Reset",
+    "Stall",
+    "Truncated",
+    "Usage",
+    "read_key",
+]

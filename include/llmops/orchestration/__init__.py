@@ -1,0 +1,1 @@
+"""The bridge to Airflow: the only package that imports it."""

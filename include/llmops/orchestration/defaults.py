@@ -1,0 +1,57 @@
+"""Task defaults, the retry table, and the parameters that the DAGs' forms share."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import ExceptionRetryPolicy, Param, RetryAction, RetryRule
+
+__all__ = ["DELTA_WRITER", "TASK_DEFAULTS", "assistant_param", "author_param"]
+
+DELTA_WRITER = "delta_writer"
+"""Pool with one slot: Delta tables have one writer at a time."""
+
+_RETRY_TABLE = ExceptionRetryPolicy(
+    rules=[
+        RetryRule(
+            exception="llmops.errors.TerminalError",
+            action=RetryAction.FAIL,
+            reason="trying again changes nothing: the message says what to do",
+        ),
+        RetryRule(
+            exception="llmops.errors.TransientError",
+            action=RetryAction.RETRY,
+            retry_delay=timedelta(seconds=15),
+            reason="a service did not answer, or another writer was first",
+        ),
+    ]
+)
+
+TASK_DEFAULTS: dict[str, Any] = {
+    "owner": "llmops",
+    "retries": 3,
+    "retry_delay": timedelta(seconds=20),
+    "retry_policy": _RETRY_TABLE,
+}
+
+
+def assistant_param() -> Param:
+    """Return the form field that chooses the assistant."""
+    return Param(
+        "library_guide",
+        type="string",
+        pattern="^[a-z][a-z0-9_]{0,39}$",
+        title="Assistant",
+        description="Name of a file in include/assistants, without .yaml.",
+    )
+
+
+def author_param() -> Param:
+    """Return the form field by which run_lifecycle hands down who triggered it."""
+    return Param(
+        None,
+        type=["null", "string"],
+        title="Author",
+        description="Leave empty: the person who triggers the run is its author. Authors cannot approve.",
+    )

@@ -1,0 +1,89 @@
+"""The steps of ``ingest_documents`` and ``sync_index``."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import Any
+
+from llmops.orchestration.context import Run, step
+from llmops.settings import assistant_names
+
+__all__ = [
+    "check_quality",
+    "merge_chunks",
+    "merge_documents",
+    "parse_documents",
+    "prepare_embedder",
+    "sync_generations",
+]
+
+
+@step("llmops.release")
+def prepare_embedder(run: Run) -> dict[str, Any]:
+    """Import the assistant's base embedder unless it is registered already."""
+    from llmops.assistant import load_assistant
+    from llmops.release import registry_of
+    from llmops.training import ensure_base_embedder
+
+    assistant = load_assistant(run.assistant, run.environment)
+    if assistant.retrieval.kind == "none":
+        return {"embedder": None}
+    pin = ensure_base_embedder(registry_of(run.environment, run.assistant), assistant.base_embedder)
+    return {"embedder": pin.uri}
+
+
+@step("llmops.assistant")
+def parse_documents(run: Run) -> dict[str, Any]:
+    """Discover and parse every source as of the run's date, into the run's staging folder."""
+    from llmops.assistant import load_assistant
+    from llmops.corpus import read_sources
+
+    assistant = load_assistant(run.assistant, run.environment)
+    return dict(read_sources(assistant.sources, as_of=run.as_of, staging=run.staging))
+
+
+@step("llmops.assistant", "great_expectations")
+def check_quality(run: Run) -> dict[str, Any]:
+    """Let the quality gate judge what was parsed, before anything changes."""
+    from llmops.assistant import load_assistant
+    from llmops.corpus import check_quality as check
+
+    assistant = load_assistant(run.assistant, run.environment)
+    return dict(check(run.staging, run.table_root, assistant.quality))
+
+
+@step("llmops.corpus")
+def merge_documents(run: Run) -> dict[str, Any]:
+    """Merge what was parsed into the documents table."""
+    from llmops.corpus import merge_documents as merge
+
+    return dict(merge(run.staging, run.table_root, run.database_url))
+
+
+@step("llmops.release")
+def merge_chunks(run: Run) -> dict[str, Any]:
+    """Chunk what changed, once for every chunker in use, and give back the staging folder."""
+    from llmops.assistant import load_assistant
+    from llmops.corpus import merge_chunks as merge
+    from llmops.release import chunkers_in_use
+
+    chunkers = chunkers_in_use(run.environment, load_assistant(run.assistant, run.environment))
+    counts = merge(run.table_root, chunkers, run.database_url)
+    shutil.rmtree(run.staging, ignore_errors=True)
+    return dict(counts)
+
+
+@step("llmops.release")
+def sync_generations(run: Run) -> dict[str, Any]:
+    """Bring every live or building generation of the assistant, or of all of them, to its chunks table's head."""
+    from llmops.release import sync_generations as sync
+
+    names = assistant_names() if run.params.get("all_assistants") else [run.assistant]
+    totals: dict[str, int] = {"generations": 0, "embedded": 0, "reused": 0, "upserted": 0, "deleted": 0}
+    for name in names:
+        for counts in sync(replace(run, assistant=name).environment, name):
+            totals["generations"] += 1
+            for key in ("embedded", "reused", "upserted", "deleted"):
+                totals[key] += int(getattr(counts, key))
+    return totals

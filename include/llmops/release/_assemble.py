@@ -1,0 +1,121 @@
+"""From an assistant's file to a manifest: everything an answer depends on, pinned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from llmops.assistant import Assistant
+from llmops.embedding import Embedder
+from llmops.errors import ConfigurationError, MissingInput, NotApproved
+from llmops.evaluation import Case, cases_digest, derive_cases, load_cases, save_cases
+from llmops.index import Generation, create_generation, generation_id
+from llmops.lakehouse import LakeTable
+from llmops.manifest import ArtifactPin, IndexPin, Manifest, content_hash
+from llmops.registry import Registry
+from llmops.release._code import code_digest, is_dirty
+from llmops.release._store import read_manifest, save_manifest
+from llmops.settings import Environment, home
+
+_DERIVED_CASES = 60
+_SEED = 7
+
+
+def registry_of(environment: Environment, assistant: str) -> Registry:
+    """Return the model registry of one assistant in one environment."""
+    return Registry(environment.mlflow_url, environment.catalog, assistant, home() / "models")
+
+
+def assemble(
+    environment: Environment, assistant: Assistant, embedder_uri: str | None, authors: Sequence[str]
+) -> Manifest:
+    """Pin everything the assistant would answer with now, store the manifest and return it.
+
+    ``embedder_uri`` names a registered embedder; None takes the newest. Raises NotApproved without an author,
+    since nobody could be kept from approving their own work, and MissingInput where a part is not there yet.
+    """
+    people = tuple(sorted({author for author in authors if author}))
+    if not people:
+        raise NotApproved("this release has no author: trigger release_assistant as a logged-in user")
+    registry = registry_of(environment, assistant.name)
+    pin = None if assistant.retrieval.kind == "none" else _embedder(registry, embedder_uri)
+    cases = _cases(environment, assistant)
+    manifest = Manifest(
+        assistant=assistant.name,
+        environment=environment.name,
+        code_digest=code_digest(),
+        dirty=is_dirty(),
+        prompt=registry.register_prompt(assistant.prompt),
+        generator=assistant.generator.model_dump(mode="json"),
+        embedder=pin,
+        index=_index(environment, assistant, registry, pin) if pin else None,
+        retrieval=assistant.retrieval.model_dump(mode="json"),
+        evaluation_digest=cases_digest(cases),
+        gate_digest=content_hash(assistant.gate.model_dump(mode="json")),
+        authors=people,
+    )
+    save_manifest(environment.database_url.get_secret_value(), manifest)
+    save_cases(cases, _cases_file(environment, manifest))
+    return manifest
+
+
+def ensure_generation(environment: Environment, release_id: str) -> Generation | None:
+    """Return the index generation a release names, created empty if it is not there; None without retrieval."""
+    url = environment.database_url.get_secret_value()
+    manifest = read_manifest(url, release_id)
+    if manifest.embedder is None or manifest.index is None:
+        return None
+    embedder = Embedder.load(registry_of(environment, manifest.assistant).fetch(manifest.embedder))
+    generation = Generation(
+        id=manifest.index.generation,
+        assistant=manifest.assistant,
+        embedder=manifest.embedder,
+        fingerprint=embedder.fingerprint,
+        dimension=embedder.dimension,
+        chunker=str(manifest.index.chunker["digest"]),
+    )
+    create_generation(url, generation)
+    return generation
+
+
+def release_cases(environment: Environment, manifest: Manifest) -> list[Case]:
+    """Return the evaluation cases that a manifest pins; raise MissingInput when they are gone."""
+    path = _cases_file(environment, manifest)
+    if not path.is_file():
+        raise MissingInput(f"the evaluation cases of release {manifest.release_id[:12]} are gone from {path}")
+    cases = load_cases(path)
+    if cases_digest(cases) != manifest.evaluation_digest:
+        raise MissingInput(f"{path} no longer holds the cases that release {manifest.release_id[:12]} pins")
+    return cases
+
+
+def _embedder(registry: Registry, uri: str | None) -> ArtifactPin:
+    pin = registry.pin(uri) if uri else registry.latest("embedder")
+    if pin is None:
+        raise MissingInput("no embedder is registered: run ingest_documents first, it imports the base embedder")
+    return pin
+
+
+def _index(environment: Environment, assistant: Assistant, registry: Registry, pin: ArtifactPin) -> IndexPin:
+    digest = assistant.chunker.digest(Embedder.load(registry.fetch(pin)).tokenizer_file)
+    generation = generation_id(assistant.name, pin.fingerprint, digest, environment.catalog)
+    return IndexPin(
+        generation=generation, chunker={"digest": digest, **assistant.chunker.model_dump(mode="json")}
+    )
+
+
+def _cases(environment: Environment, assistant: Assistant) -> list[Case]:
+    written = list(assistant.cases())
+    if written:
+        return written
+    if assistant.retrieval.kind == "none":
+        raise ConfigurationError(
+            f"assistant {assistant.name!r} has neither documents nor evaluation_cases: "
+            "write a file of cases and name it under evaluation_cases"
+        )
+    chunks = LakeTable(environment.table_root(assistant.name), "chunks").read()
+    return derive_cases(chunks, limit=_DERIVED_CASES, seed=_SEED)
+
+
+def _cases_file(environment: Environment, manifest: Manifest) -> Path:
+    return Path(environment.table_root(manifest.assistant)) / "_cases" / f"{manifest.evaluation_digest}.jsonl"

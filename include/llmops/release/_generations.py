@@ -1,0 +1,87 @@
+"""Which chunkers and generations an assistant's releases use, and bringing generations up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from llmops.assistant import Assistant
+from llmops.corpus import Chunker
+from llmops.database import connect
+from llmops.embedding import Embedder
+from llmops.errors import MissingInput
+from llmops.index import Generation, SyncCounts, generations, sync
+from llmops.lakehouse import LakeTable
+from llmops.manifest import ArtifactPin, Manifest
+from llmops.release._assemble import registry_of
+from llmops.release._store import current_release, read_manifest
+from llmops.settings import Environment
+
+_CHUNKER: TypeAdapter[Chunker] = TypeAdapter(Chunker)
+
+
+def chunkers_in_use(environment: Environment, assistant: Assistant) -> dict[str, tuple[Chunker, Path]]:
+    """Return digest → (chunker, tokenizer file): the assistant's own, and those of staging and production.
+
+    A release keeps its own chunking until it is retired, so that changing the chunker changes no answer.
+    """
+    if assistant.retrieval.kind == "none":
+        return {}
+    registry = registry_of(environment, assistant.name)
+    newest = registry.latest("embedder")
+    if newest is None:
+        raise MissingInput(f"assistant {assistant.name!r} has no embedder yet: run ingest_documents")
+    tokenizer = Embedder.load(registry.fetch(newest)).tokenizer_file
+    chunkers = {assistant.chunker.digest(tokenizer): (assistant.chunker, tokenizer)}
+    for manifest in _standing_manifests(environment, assistant.name):
+        if manifest.index is None or manifest.embedder is None:
+            continue
+        settings = {key: value for key, value in manifest.index.chunker.items() if key != "digest"}
+        file = Embedder.load(registry.fetch(manifest.embedder)).tokenizer_file
+        chunkers[str(manifest.index.chunker["digest"])] = (_CHUNKER.validate_python(settings), file)
+    return chunkers
+
+
+def load_embedder(environment: Environment, generation: Generation) -> Embedder:
+    """Return the embedder of a generation, every file checked against its digest."""
+    pin: ArtifactPin = generation.embedder
+    return Embedder.load(registry_of(environment, generation.assistant).fetch(pin))
+
+
+def sync_generation(environment: Environment, generation: Generation) -> SyncCounts:
+    """Bring one generation to the head of its chunks table."""
+    return sync(
+        environment.database_url.get_secret_value(),
+        generation.id,
+        LakeTable(environment.table_root(generation.assistant), "chunks"),
+        load_embedder(environment, generation),
+    )
+
+
+def sync_generations(environment: Environment, assistant: str) -> list[SyncCounts]:
+    """Bring every live or building generation of one assistant to the head of its chunks table."""
+    url = environment.database_url.get_secret_value()
+    following = [g for g in generations(url, assistant) if g.state in ("live", "building")]
+    return [sync_generation(environment, generation) for generation in following]
+
+
+def standing(environment: Environment, manifest: Manifest) -> str:
+    """Return where a release is: ``production``, ``waiting`` for its approvers, or ``new``."""
+    release_id = manifest.release_id
+    with connect(environment.database_url.get_secret_value()) as connection:
+        if current_release(connection, manifest.assistant, "production") == release_id:
+            return "production"
+        waiting = connection.execute(
+            "SELECT 1 FROM approval_requests r LEFT JOIN approvals a USING (nonce) "
+            "WHERE r.release_id = %s AND a.nonce IS NULL AND r.deadline > now()",
+            (release_id,),
+        ).fetchone()
+    return "waiting" if waiting else "new"
+
+
+def _standing_manifests(environment: Environment, assistant: str) -> list[Manifest]:
+    url = environment.database_url.get_secret_value()
+    with connect(url) as connection:
+        found = {current_release(connection, assistant, alias) for alias in ("staging", "production")}
+    return [read_manifest(url, release_id) for release_id in sorted(r for r in found if r)]

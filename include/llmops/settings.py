@@ -1,0 +1,200 @@
+"""Configuration: the only module that reads the process's environment and the files people edit."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+
+from llmops.errors import ConfigurationError
+
+__all__ = [
+    "Environment",
+    "Section",
+    "assistant_files",
+    "assistant_names",
+    "environ",
+    "home",
+    "include_root",
+    "inherited",
+    "load_environment",
+    "merge",
+    "read_yaml",
+    "validate",
+]
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+_REFERENCE = re.compile(r"\$\{(?P<name>[A-Z][A-Z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+
+
+class Section(BaseModel):
+    """Base of everything a person writes in a configuration file: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Environment(Section):
+    """Where this process runs and what it talks to: ``include/environments/<name>.yaml``.
+
+    ``database_url`` is the ``llmops`` database as this process's own role.
+    """
+
+    name: str
+    catalog: str
+    storage_root: str
+    database_url: SecretStr
+    mlflow_url: str
+    airflow_url: str
+    serving_url: str
+    notary_url: str
+    compute: Literal["local", "databricks"] = "local"
+    release_branch: str | None = None
+    assistant_overrides: dict[str, Any] = {}
+
+    def table_root(self, assistant: str) -> str:
+        """Return the folder that holds the Delta tables of one assistant."""
+        return f"{self.storage_root.rstrip('/')}/{self.catalog}/{assistant}"
+
+
+def include_root() -> Path:
+    """Return the folder that holds ``assistants/`` and ``environments/``.
+
+    ``LLMOPS_INCLUDE`` names it; by default it is the folder this package was installed from.
+    """
+    named = os.environ.get("LLMOPS_INCLUDE")
+    return Path(named) if named else Path(__file__).resolve().parent.parent
+
+
+def home() -> Path:
+    """Return the folder for local state: ``LLMOPS_HOME``, by default ``.llmops`` in the checkout."""
+    named = os.environ.get("LLMOPS_HOME")
+    return Path(named).resolve() if named else include_root().parent / ".llmops"
+
+
+def environ() -> dict[str, str]:
+    """Return this process's environment over what a running local stack published.
+
+    ``llmops stack up`` writes ``<home>/run/stack.json`` (mode 600) with the addresses that its
+    processes really have, so that commands find them without any variable being set.
+    """
+    published: dict[str, str] = {}
+    file = home() / "run" / "stack.json"
+    if file.exists():
+        try:
+            published = json.loads(file.read_text())["environment"]
+        except (json.JSONDecodeError, KeyError) as error:
+            raise ConfigurationError(
+                f"{file} is damaged ({error!r}): run `llmops stack down`, then `llmops stack up`"
+            ) from error
+    return {**published, **os.environ}
+
+
+def inherited() -> dict[str, str]:
+    """Return this process's own environment alone, for the processes that it starts."""
+    return dict(os.environ)
+
+
+def assistant_names() -> list[str]:
+    """Return the names of all assistants that have a file."""
+    return sorted({path.stem for folder in _assistant_folders() for path in folder.glob("*.yaml")})
+
+
+def assistant_files(name: str) -> list[Path]:
+    """Return the files of one assistant, lowest first; raise ConfigurationError when there is none.
+
+    The file in the repository comes first; one of the same name under ``<home>/assistants`` is laid over
+    it, which is where the demo puts what it was asked to try.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"assistant name {name!r} is not valid: use lower-case letters, digits and _, at most 40"
+        )
+    files = [folder / f"{name}.yaml" for folder in _assistant_folders() if (folder / f"{name}.yaml").is_file()]
+    if not files:
+        known = ", ".join(assistant_names()) or "none"
+        raise ConfigurationError(
+            f"no assistant {name!r}: {_assistant_folders()[0] / name}.yaml does not exist (there is: {known})"
+        )
+    return files
+
+
+def _assistant_folders() -> list[Path]:
+    return [include_root() / "assistants", home() / "assistants"]
+
+
+def load_environment(name: str | None = None) -> Environment:
+    """Return the environment called ``name``, by default ``LLMOPS_ENV``, by default ``dev``."""
+    variables = environ()
+    chosen = name or variables.get("LLMOPS_ENV") or "dev"
+    path = include_root() / "environments" / f"{chosen}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
+        raise ConfigurationError(f"no environment {chosen!r}: {path} does not exist (there is: {known})")
+    local = {"LLMOPS_HOME": str(home()), "LLMOPS_STORAGE_ROOT": str(home() / "lakehouse")}
+    values = _resolve(read_yaml(path), {**local, **variables}, path)
+    return validate(Environment, {"name": chosen, **values}, path)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file; raise ConfigurationError with line and column if it is none."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{path} does not exist") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path} must hold a mapping of keys to values, found {type(values).__name__}")
+    return values
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with ``overlay`` laid over it: mappings merge, everything else is replaced."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        below = merged.get(key)
+        nested = isinstance(below, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(below, value) if nested else value  # type: ignore[arg-type]
+    return merged
+
+
+def validate(model: type[ModelT], values: Mapping[str, Any], path: Path) -> ModelT:
+    """Return ``values`` as ``model``; raise one ConfigurationError that names every wrong key."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}"
+            + ("" if isinstance(e["input"], Mapping) else f" (found {e['input']!r})")
+            for e in error.errors(include_url=False)
+        )
+        raise ConfigurationError(f"{path}: {problems}. See docs/configuration.md") from error
+
+
+def _resolve(value: Any, variables: Mapping[str, str], path: Path) -> Any:
+    """Replace ``${NAME}`` and ``${NAME:-default}`` in all strings."""
+    if isinstance(value, Mapping):
+        return {key: _resolve(item, variables, path) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_resolve(item, variables, path) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        found = variables.get(match["name"]) or match["default"]
+        if found is None:
+            raise ConfigurationError(
+                f"{path} refers to {match['name']}, which is not set: "
+                "start the stack with `llmops stack up`, or set it"
+            )
+        return found
+
+    return _REFERENCE.sub(replace, value)
