@@ -25,8 +25,9 @@ import sys
 import time
 import urllib.request
 import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 from urllib.parse import urljoin
 
 UV_VERSION = "0.13.9"
@@ -46,19 +47,19 @@ class BootstrapError(Exception):
 class Plan(NamedTuple):
     """How to install the lock: the options for uv, and what it would install."""
 
-    options: Tuple[str, ...]
-    packages: Tuple[str, ...]
+    options: tuple[str, ...]
+    packages: tuple[str, ...]
     to_download: int
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
     parser = argparse.ArgumentParser(description="Make .venv hold exactly what the lock says.")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent)
     commands = parser.add_subparsers(dest="command")
     commands.add_parser("setup", help="create or renew .venv when it is missing or stale (the default)")
     commands.add_parser("uv", help="print the path of a usable uv, fetching it when there is none")
-    install = commands.add_parser("install", help="install the runtime lock into a Python that exists (images)")
+    install = commands.add_parser("install", help="install the runtime lock into an existing Python")
     install.add_argument("--python", required=True, help="the interpreter to install into")
     chosen = parser.parse_args(arguments)
     root = chosen.root.resolve()
@@ -94,11 +95,12 @@ def setup(root: Path, environment: Mapping[str, str]) -> bool:
         _prepare_venv(uv, venv, variables)
         locks = [root / name for name in LOCKS]
         plan = choose_plan(uv, venv / "bin" / "python", locks, variables)
-        print(f"Installing {len(plan.packages)} packages, {plan.to_download} of them to download ...", flush=True)
+        cached = len(plan.packages) - plan.to_download
+        print(f"Installing {len(plan.packages)} packages, {cached} of them from uv's cache ...", flush=True)
         unfinished = venv / ".installing"
         unfinished.touch()
-        target = ["--python", str(venv / "bin" / "python")]
-        _install(uv, [*target, "--exact", "--compile-bytecode", *plan.options, *_requirements(locks)], variables)
+        target = ["--python", str(venv / "bin" / "python"), "--compile-bytecode"]
+        _install(uv, [*target, "--exact", *plan.options, *_requirements(locks)], variables)
         _install(uv, [*target, "--no-deps", "--editable", str(root)], variables)
         unfinished.unlink()
         _stamp(root).write_text(json.dumps({"fingerprint": fingerprint(root)}) + "\n")
@@ -158,7 +160,7 @@ def has_gpu(environment: Mapping[str, str]) -> bool:
     return listed.returncode == 0 and "GPU" in listed.stdout
 
 
-def uv_environment(environment: Mapping[str, str]) -> Dict[str, str]:
+def uv_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables for uv: pip's settings in uv's words, because uv reads none of pip's."""
     variables = dict(environment)
     for name in ("PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME"):
@@ -200,15 +202,15 @@ def find_uv(root: Path, environment: Mapping[str, str]) -> str:
             _fetch_from_index(partial, environment)
         except (OSError, ValueError, KeyError) as error:
             raise BootstrapError(
-                f"uv could not be fetched: {problem}; straight from the package index: {error}. Check the network "
-                "(PIP_INDEX_URL names a mirror), or install uv yourself (docs.astral.sh/uv) and run this again"
+                f"uv could not be fetched: {problem}; straight from the package index: {error}. Check the "
+                "network (PIP_INDEX_URL names a mirror), or install uv yourself (docs.astral.sh/uv)"
             ) from error
     shutil.rmtree(fetched.parent.parent, ignore_errors=True)
     partial.rename(fetched.parent.parent)
     return str(fetched)
 
 
-def _uv_version(command: str) -> Tuple[int, ...]:
+def _uv_version(command: str) -> tuple[int, ...]:
     try:
         shown = subprocess.run([command, "--version"], capture_output=True, text=True, check=False).stdout
     except OSError:
@@ -217,7 +219,7 @@ def _uv_version(command: str) -> Tuple[int, ...]:
     return tuple(int(part) for part in found.groups()) if found else ()
 
 
-def _fetch_with_pip(folder: Path) -> Optional[str]:
+def _fetch_with_pip(folder: Path) -> str | None:
     """Install uv into ``folder`` with pip, which knows this machine's indexes; return what went wrong."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
     command += ["--target", str(folder), f"uv=={UV_VERSION}"]
@@ -287,18 +289,18 @@ def choose_plan(uv: str, python: Path, locks: Sequence[Path], variables: Mapping
     listed = "\n  - ".join(problems)
     raise BootstrapError(
         f"no way to install the lock was found, and nothing was installed.\n  - {listed}\n"
-        "Make uv's PyTorch index reachable, or put a CPU wheel of torch (the lock's version, Python 3.11) into a "
-        "folder and set PIP_FIND_LINKS to it; LLMOPS_TORCH=cu130 asks for CUDA on purpose."
+        "Make uv's PyTorch index reachable, or put a CPU wheel of torch (the lock's version, Python 3.11) "
+        "into a folder and set PIP_FIND_LINKS to it; LLMOPS_TORCH=cu130 asks for CUDA on purpose."
     )
 
 
-def _backend(name: str) -> Tuple[str, ...]:
+def _backend(name: str) -> tuple[str, ...]:
     return (f"--torch-backend={name}",)
 
 
 def _dry_run(
     uv: str, python: Path, locks: Sequence[Path], options: Sequence[str], variables: Mapping[str, str]
-) -> Tuple[Optional[Plan], str]:
+) -> tuple[Plan | None, str]:
     """Resolve without installing; return the plan, or what went wrong."""
     command = [uv, "pip", "install", "--dry-run", "--python", str(python), *options, *_requirements(locks)]
     patience = {"UV_HTTP_TIMEOUT": "15", "UV_HTTP_RETRIES": "1"} if options else {}
@@ -321,8 +323,8 @@ def _prepare_venv(uv: str, venv: Path, variables: Mapping[str, str]) -> None:
     done = subprocess.run(command, env=dict(variables), stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise BootstrapError(
-            f"no Python {PYTHON_VERSION} for .venv: {done.stderr.strip()}. Install it (Debian, Ubuntu: apt install "
-            "python3.11; macOS: brew install python@3.11), or name one with LLMOPS_PYTHON=/path/to/python3.11"
+            f"no Python {PYTHON_VERSION} for .venv: {done.stderr.strip()}. Install it (Debian, Ubuntu: apt "
+            "install python3.11; macOS: brew install python@3.11), or set LLMOPS_PYTHON=/path/to/python3.11"
         )
 
 
@@ -345,8 +347,11 @@ def _install(uv: str, arguments: Sequence[str], variables: Mapping[str, str]) ->
     command = [uv, "pip", "install", *arguments]
     with subprocess.Popen(command, env=dict(variables), stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr or ():
-            if not re.match(r" *[-+~] ", line):
-                print(f"{time.monotonic() - started:4.0f} s  {line.strip()}", flush=True)
+            if re.match(r" *[-+~] ", line):
+                continue
+            print(f"{time.monotonic() - started:4.0f} s  {line.strip()}", flush=True)
+            if line.startswith("Installed") and "--compile-bytecode" in arguments:
+                print("        compiling them to bytecode: a minute for all, on two cores ...", flush=True)
     if process.returncode != 0:
         raise BootstrapError(
             f"uv could not install (exit status {process.returncode}; its message is above). "
@@ -354,24 +359,28 @@ def _install(uv: str, arguments: Sequence[str], variables: Mapping[str, str]) ->
         )
 
 
-def _requirements(locks: Sequence[Path]) -> List[str]:
+def _requirements(locks: Sequence[Path]) -> list[str]:
     return [argument for lock in locks for argument in ("--requirements", str(lock))]
 
 
 def _announce(root: Path) -> None:
     """Say what set-up will cost before it starts; stop when the disk has no room for it."""
+    if (root / ".venv").exists():
+        print("Set-up: renewing .venv, because the lock changed or it is not complete.", flush=True)
+        return
     found = re.search(r"(?m)^# Download: (\d+) MB", (root / LOCKS[1]).read_text(encoding="utf-8"))
     size = int(found.group(1)) if found else 1000
     minutes = UNPACKING_MINUTES + size / LINE_SPEED_MB / 60
-    state = "renewing" if (root / ".venv").exists() else "creating"
     print(
-        f"Set-up: {state} .venv. It downloads at most {size} MB (less what uv's cache holds), takes about "
-        f"{minutes:.0f} minutes at {LINE_SPEED_MB} MB/s, and needs {DISK_NEEDED_GB} GB of disk. Once only.",
+        f"Set-up, once: it downloads at most {size} MB into .venv (less what uv's cache holds), takes about "
+        f"{minutes:.0f} minutes at {LINE_SPEED_MB} MB/s, and needs {DISK_NEEDED_GB} GB of disk.",
         flush=True,
     )
     free = shutil.disk_usage(root).free / 1e9
-    if free < DISK_NEEDED_GB and not (root / ".venv").exists():
-        raise BootstrapError(f"{root} has {free:.1f} GB free and set-up needs {DISK_NEEDED_GB} GB: make room first")
+    if free < DISK_NEEDED_GB:
+        raise BootstrapError(
+            f"{root} has {free:.1f} GB free and set-up needs {DISK_NEEDED_GB} GB: make room first"
+        )
 
 
 def _stamp(root: Path) -> Path:

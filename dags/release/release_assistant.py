@@ -34,17 +34,17 @@ _EMBEDDER_HELP = "Registered embedder, like models:/dev.library_guide.embedder/1
     tags=["release"],
 )
 def release_assistant() -> None:
-    @task
-    def assemble(**context: Any) -> str:
-        return str(release.assemble_release(run_of(context))["release_id"])
+    @task(multiple_outputs=True)
+    def assemble(**context: Any) -> dict[str, Any]:
+        return release.assemble_release(run_of(context))
 
     @task
     def build_index(release_id: str, **context: Any) -> dict[str, Any]:
         return release.build_index(run_of(context), release_id)
 
-    @task
-    def evaluate(release_id: str, **context: Any) -> str:
-        return str(release.evaluate_candidate(run_of(context), release_id)["results"])
+    @task(multiple_outputs=True)
+    def evaluate(release_id: str, **context: Any) -> dict[str, Any]:
+        return release.evaluate_candidate(run_of(context), release_id)
 
     @task
     def gate(results: str, **context: Any) -> dict[str, Any]:
@@ -66,9 +66,9 @@ def release_assistant() -> None:
     def confirm(promoted: dict[str, Any], **context: Any) -> dict[str, Any]:
         return release.confirm_release(run_of(context), promoted["release_id"])
 
-    release_id = assemble()
+    release_id = assemble()["release_id"]
     evaluated = evaluate(release_id)
-    decided = gate(evaluated)
+    decided = gate(evaluated["results"])
     request = open_approval(decided)
     asked = ReleaseApproval(task_id=release.ASK_TASK, deadline=request["deadline"])
     signed = ApprovalSensor(task_id="await_approval", nonce=request["nonce"], deadline=request["deadline"])

@@ -7,6 +7,7 @@
     │   └── WriteConflict              another writer changed the same table first
     └── TerminalError                  trying again changes nothing
         ├── ConfigurationError         a file, key or value that a person wrote
+        ├── InvalidRequest             a question or a value in a request that is out of bounds
         ├── MissingInput               a folder, table, model or release that is not there
         ├── ParseError                 one document that cannot be read
         ├── QualityGateFailed          documents that must not be merged
@@ -56,6 +57,10 @@ class TerminalError(LlmopsError):
 
 class ConfigurationError(TerminalError):
     """A file, key or value that a person wrote is wrong."""
+
+
+class InvalidRequest(TerminalError):
+    """A question, or a value in a request, is empty, too long or otherwise out of bounds."""
 
 
 class MissingInput(TerminalError):

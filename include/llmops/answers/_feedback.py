@@ -73,13 +73,20 @@ def record_feedback(database: Database, feedback: Feedback) -> str:
 
 
 def read_feedback(
-    database: Database, *, since: datetime | None = None, until: datetime | None = None, answer_id: str | None = None
+    database: Database,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    answer_id: str | None = None,
 ) -> list[FeedbackRecord]:
     """Return the opinions given in [since, until), oldest first, on one answer or on all."""
-    with connection_to(database) as connection, connection.cursor(row_factory=class_row(FeedbackRecord)) as cursor:
+    with (
+        connection_to(database) as connection,
+        connection.cursor(row_factory=class_row(FeedbackRecord)) as cursor,
+    ):
         return cursor.execute(
-            "SELECT feedback_id::text, answer_id, rating, comment, correction, person, created_at FROM feedback "
-            "WHERE (%(since)s::timestamptz IS NULL OR created_at >= %(since)s) "
+            "SELECT feedback_id::text, answer_id, rating, comment, correction, person, created_at "
+            "FROM feedback WHERE (%(since)s::timestamptz IS NULL OR created_at >= %(since)s) "
             "AND (%(until)s::timestamptz IS NULL OR created_at < %(until)s) "
             "AND (%(answer_id)s::text IS NULL OR answer_id = %(answer_id)s) ORDER BY created_at, feedback_id",
             {"since": since, "until": until, "answer_id": answer_id},

@@ -106,7 +106,9 @@ def close_answer(database: Database, answer_id: str, outcome: AnswerOutcome) -> 
             values,
         )
         if closed.rowcount == 0:
-            found = connection.execute("SELECT 1 FROM answer_log WHERE answer_id = %s", (answer_id,)).fetchone()
+            found = connection.execute(
+                "SELECT 1 FROM answer_log WHERE answer_id = %s", (answer_id,)
+            ).fetchone()
             if found is None:
                 raise MissingInput(f"no answer {answer_id!r} in the answer log: open it before closing it")
 
@@ -133,7 +135,8 @@ def read_answers(
     """Return the answers opened in [since, until), oldest first, of one assistant or of all."""
     with connection_to(database) as connection, connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
-            f"SELECT {_COLUMNS} FROM answer_log WHERE (%(since)s::timestamptz IS NULL OR created_at >= %(since)s) "
+            f"SELECT {_COLUMNS} FROM answer_log "
+            "WHERE (%(since)s::timestamptz IS NULL OR created_at >= %(since)s) "
             "AND (%(until)s::timestamptz IS NULL OR created_at < %(until)s) "
             "AND (%(assistant)s::text IS NULL OR assistant = %(assistant)s) "
             "ORDER BY created_at, answer_id LIMIT %(limit)s",

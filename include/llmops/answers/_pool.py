@@ -47,7 +47,9 @@ def connection_to(database: Database) -> Iterator[psycopg.Connection]:
         with connect(database) if isinstance(database, str) else database.connection() as connection:
             yield connection
     except (PoolTimeout, TooManyRequests) as error:
-        raise ServiceUnavailable(f"no connection to the answer log is free: {error}. Is Postgres running?") from error
+        raise ServiceUnavailable(
+            f"no connection to the answer log is free: {error}. Is Postgres running?"
+        ) from error
     except psycopg.OperationalError as error:
         raise ServiceUnavailable(
             f"Postgres went away while the answer log was in use: {str(error).strip()}. Try again"

@@ -1,1 +1,33 @@
-"""Sources."""
+"""The corpus: sources become documents, documents become chunks, both as Delta tables."""
+
+from __future__ import annotations
+
+from llmops.corpus._chunker import Chunk, Chunker
+from llmops.corpus._chunking import dump, merge_chunks
+from llmops.corpus._directory import DirectorySource
+from llmops.corpus._files import Snapshot, SourceFile
+from llmops.corpus._git import GitSource
+from llmops.corpus._ingest import Source, check_quality, merge_documents, read_sources
+from llmops.corpus._packages import PackagesSource
+from llmops.corpus._tables import CHUNKS, DOCUMENTS, QUARANTINE, SNAPSHOTS, document_id
+
+__all__ = [
+    "CHUNKS",
+    "DOCUMENTS",
+    "QUARANTINE",
+    "SNAPSHOTS",
+    "Chunk",
+    "Chunker",
+    "DirectorySource",
+    "GitSource",
+    "PackagesSource",
+    "Snapshot",
+    "Source",
+    "SourceFile",
+    "check_quality",
+    "document_id",
+    "dump",
+    "merge_chunks",
+    "merge_documents",
+    "read_sources",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-__all__ = ["MAX_BYTES", "Globs", "SourceFile", "SourceName", "matches"]
+__all__ = ["MAX_BYTES", "Globs", "Snapshot", "SourceFile", "SourceName", "matches"]
 
 MAX_BYTES = 20_000_000
 """Files above this size go to quarantine unread."""
@@ -38,6 +38,22 @@ class SourceFile:
     media_type: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The files of a source at one moment; iterate it once, reading each file before the next.
+
+    ``date`` orders snapshots of one source: an older one never replaces a newer one. Where the source
+    has dates of its own (a commit's), it is that, so that it does not depend on when somebody looked.
+    """
+
+    date: datetime
+    files: Iterable[SourceFile]
+
+    def __iter__(self) -> Iterator[SourceFile]:
+        """Iterate over the files."""
+        return iter(self.files)
 
 
 def matches(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from llmops.corpus._api import Api, Document
-from llmops.corpus._files import SourceFile, SourceName
+from llmops.corpus._files import Snapshot, SourceFile, SourceName
 from llmops.corpus._rst import rst_to_markdown
 from llmops.errors import ConfigurationError, MissingInput
 from llmops.settings import Section
@@ -36,16 +36,19 @@ class PackagesSource(Section):
     exclude: list[str] = []
     paused: bool = False
 
-    def discover(self, as_of: datetime) -> Iterator[SourceFile]:
-        """Yield one Markdown file per public module or class, and the README of each distribution.
+    def discover(self, as_of: datetime) -> Snapshot:
+        """Return one Markdown file per public module or class, and the README of each distribution.
 
         Raises MissingInput when a package is not installed.
         """
+        apis = [Api.of(package) for package in sorted(set(self.packages))]
+        return Snapshot(as_of, self._files(apis))
+
+    def _files(self, apis: list[Api]) -> Iterator[SourceFile]:
         seen: set[str] = set()
-        for package in sorted(set(self.packages)):
-            api = Api.of(package)
-            distribution = _distribution(package)
-            details = {"package": package, "distribution": distribution.name, "release": distribution.version}
+        for api in apis:
+            distribution = _distribution(api.package)
+            details = {"package": api.package, "distribution": distribution.name, "release": distribution.version}
             for document in [*_readme(distribution), *api.documents()]:
                 excluded = any(fnmatchcase(document.path, pattern) for pattern in self.exclude)
                 if document.path not in seen and not excluded:

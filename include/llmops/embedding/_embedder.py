@@ -30,16 +30,16 @@ __all__ = ["Embedder"]
 log = logging.getLogger(__name__)
 
 _WINDOW = 2048
+_BATCH_TOKENS = 512
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 class Embedder:
     """Turns texts into unit vectors, the same vector for the same text whatever is embedded beside it.
 
-    Each text runs through the graph alone and on one thread, and several texts run side by side.
-    So no vector depends on padding, on the other texts of a batch or on the number of threads, and two
-    builds of an index can be compared bit for bit. On chunks of some hundred tokens that is also as fast
-    as padded batches (``make bench``).
+    Texts of exactly the same number of tokens run together, on one thread, and several such batches run
+    side by side. So there is no padding, and no vector depends on the other texts of its batch or on the
+    number of threads: two builds of an index can be compared bit for bit.
     """
 
     def __init__(
@@ -99,10 +99,10 @@ class Embedder:
         with ThreadPoolExecutor(min(self._threads, max(len(texts), 1)), "embed") as pool:
             for start in range(0, len(texts), _WINDOW):
                 window = self._tokenise(texts[start : start + _WINDOW])
-                # The longest first, so that no thread is left alone with a long text at the end.
-                order = sorted(range(len(window)), key=lambda i: -len(window[i]))
-                for i, vector in zip(order, pool.map(self._run, (window[i] for i in order)), strict=True):
-                    vectors[start + i] = vector
+                batches = _batches([len(ids) for ids in window])
+                inputs = ([window[i] for i in batch] for batch in batches)
+                for batch, made in zip(batches, pool.map(self._run, inputs), strict=True):
+                    vectors[start + np.array(batch)] = made
         return vectors
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -113,11 +113,24 @@ class Embedder:
         """Return the token ids of each text, cut to what the graph takes."""
         return [encoding.ids for encoding in self._truncating.encode_batch_fast(_encodable(texts))]
 
-    def _run(self, ids: list[int]) -> NDArray[np.float32]:
-        tokens = np.array([ids], np.int64)
+    def _run(self, batch: list[list[int]]) -> NDArray[np.float32]:
+        tokens = np.array(batch, np.int64)
         feed = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
-        vector: NDArray[np.float32] = self._session.run(None, feed)[0][0]
-        return vector
+        vectors: NDArray[np.float32] = self._session.run(None, feed)[0]
+        return vectors
+
+
+def _batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Return the positions of texts in batches of equal length and at most ``_BATCH_TOKENS`` tokens.
+
+    The longest come first, so that no thread is left alone with a long batch at the end.
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        last = batches[-1] if batches else []
+        fits = last and lengths[last[0]] == lengths[i] and (len(last) + 1) * lengths[i] <= _BATCH_TOKENS
+        last.append(i) if fits else batches.append([i])
+    return batches
 
 
 def _encodable(texts: Sequence[str]) -> list[str]:

@@ -11,17 +11,17 @@ from llmops.evaluation._beir import (
     evaluate_search,
     load_beir,
 )
-from llmops.evaluation._cases import SLICES, Case, cases_digest, load_cases, write_cases
+from llmops.evaluation._cases import SLICES, Case, cases_digest, load_cases, save_cases
 from llmops.evaluation._derive import derive_cases
-from llmops.evaluation._evaluate import CaseResult, Evaluation, evaluate
+from llmops.evaluation._evaluate import KEYWORD_BASELINE, CaseResult, Evaluation, evaluate
 from llmops.evaluation._gate import GateRules, Rule, decide
-from llmops.evaluation._report import Baseline, GateReport, RuleResult
+from llmops.evaluation._report import GateReport, RuleResult
 from llmops.evaluation._scorers import METRICS, Observation, RetrievedChunk, score_answer
 
 __all__ = [
+    "KEYWORD_BASELINE",
     "METRICS",
     "SLICES",
-    "Baseline",
     "BeirDataset",
     "BeirDocument",
     "BeirRow",
@@ -42,6 +42,6 @@ __all__ = [
     "evaluate_search",
     "load_beir",
     "load_cases",
+    "save_cases",
     "score_answer",
-    "write_cases",
 ]

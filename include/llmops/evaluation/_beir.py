@@ -20,7 +20,7 @@ import numpy.typing as npt
 from llmops.errors import ConfigurationError, MissingInput
 from llmops.evaluation._scorers import DEPTH, mrr, ndcg, recall
 
-__all__ = ["BeirDataset", "BeirDocument", "BeirRow", "TextEmbedder", "evaluate_exact", "evaluate_search", "load_beir"]
+__all__ = ["BeirDataset", "BeirDocument", "BeirRow", "evaluate_exact", "evaluate_search", "load_beir"]
 
 log = logging.getLogger(__name__)
 
@@ -95,11 +95,12 @@ def load_beir(folder: Path, split: str) -> BeirDataset:
     for path in (folder, folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels"):
         if not path.exists():
             raise MissingInput(
-                f"{path} does not exist: a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/<split>.tsv"
+                f"{path} does not exist: a BEIR folder holds corpus.jsonl, queries.jsonl, qrels/<split>.tsv"
             )
     splits = sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))
     if split not in splits:
-        raise MissingInput(f"no split {split!r} in {folder / 'qrels'}: there is {', '.join(splits) or 'none'}")
+        known = ", ".join(splits) or "none"
+        raise MissingInput(f"no split {split!r} in {folder / 'qrels'}: there is {known}")
     documents = tuple(
         BeirDocument(str(row["_id"]), str(row.get("title") or ""), str(row.get("text") or ""))
         for row in _rows(folder / "corpus.jsonl")
@@ -132,9 +133,10 @@ def evaluate_exact(dataset: BeirDataset, embedder: TextEmbedder, *, top_k: int =
 def evaluate_search(
     name: str, dataset: BeirDataset, search: Callable[[str], Sequence[str]], seconds: float
 ) -> BeirRow:
-    """Return the figures of a search that gives document ids best first, over a corpus prepared in ``seconds``.
+    """Return the figures of a search that gives document ids, best first.
 
-    An id that comes again (another chunk of the same document) does not count twice.
+    ``seconds`` is how long it took to prepare the corpus for it. An id that comes again (another chunk
+    of the same document) does not count twice.
     """
     rankings = {key: list(dict.fromkeys(search(text))) for key, text in dataset.questions.items()}
     return _row(name, dataset, rankings, seconds)
@@ -143,9 +145,8 @@ def evaluate_search(
 def _row(name: str, dataset: BeirDataset, rankings: Mapping[str, Sequence[str]], seconds: float) -> BeirRow:
     count = len(dataset.documents)
     speed = count / max(seconds, 1e-9)
-    row = BeirRow(
-        name, **dataset.score(rankings), documents_per_second=speed, documents=count, questions=len(dataset.judged)
-    )
+    scores = dataset.score(rankings)
+    row = BeirRow(name, **scores, documents_per_second=speed, documents=count, questions=len(dataset.judged))
     log.info("%s on %s/%s: nDCG@10 %.4f", name, dataset.name, dataset.split, row.ndcg_at_10)
     return row
 
@@ -164,9 +165,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _judgements(
-    path: Path, questions: Mapping[str, str], documents: set[str]
-) -> dict[str, dict[str, float]]:
+def _judgements(path: Path, questions: Mapping[str, str], documents: set[str]) -> dict[str, dict[str, float]]:
     judged: dict[str, dict[str, float]] = {}
     with path.open(encoding="utf-8", newline="") as file:
         rows = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -176,7 +175,7 @@ def _judgements(
                 question, document, gain = row[0], row[1], float(row[2])
             except (IndexError, ValueError) as error:
                 raise ConfigurationError(
-                    f"{path}:{number}: expected query-id, corpus-id and score with tabs between, found {row!r}"
+                    f"{path}:{number}: expected query-id, corpus-id, score with tabs between, found {row!r}"
                 ) from error
             if question not in questions:
                 raise ConfigurationError(f"{path}:{number}: no query {question!r} in queries.jsonl")

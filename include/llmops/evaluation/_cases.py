@@ -13,13 +13,15 @@ from llmops.errors import ConfigurationError, MissingInput
 from llmops.manifest import canonical_json, content_hash
 from llmops.settings import Section, validate
 
-__all__ = ["SLICES", "Case", "Slice", "cases_digest", "load_cases", "write_cases"]
+__all__ = ["SLICES", "Case", "Slice", "cases_digest", "load_cases", "save_cases"]
 
 Slice = Literal["how-to", "concept", "limits", "unanswerable"]
 SLICES: tuple[Slice, ...] = get_args(Slice)
 
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
-_Document = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[^:\s][^:]*:\S.*$", max_length=1000)]
+_Document = Annotated[
+    str, StringConstraints(strip_whitespace=True, pattern=r"^[^:\s][^:]*:\S.*$", max_length=1000)
+]
 
 
 class Case(Section):
@@ -55,7 +57,7 @@ class Case(Section):
         return self.slice == "unanswerable"
 
 
-def load_cases(path: Path) -> tuple[Case, ...]:
+def load_cases(path: Path) -> list[Case]:
     """Return the cases of a JSONL file, one object per line, in file order.
 
     Raises ConfigurationError with file and line for an unknown key, a wrong value, or an id or question
@@ -75,10 +77,10 @@ def load_cases(path: Path) -> tuple[Case, ...]:
         raise MissingInput(f"{path} holds no case: write one JSON object per line")
     cases = [_parse(path, number, line) for number, line in numbered]
     _refuse_duplicates(path, [(number, case) for (number, _), case in zip(numbered, cases, strict=True)])
-    return tuple(cases)
+    return cases
 
 
-def write_cases(cases: Iterable[Case], path: Path) -> None:
+def save_cases(cases: Iterable[Case], path: Path) -> None:
     """Write cases as the JSONL file that ``load_cases`` reads."""
     text = "".join(json.dumps(case.model_dump(mode="json"), ensure_ascii=False) + "\n" for case in cases)
     path.parent.mkdir(parents=True, exist_ok=True)

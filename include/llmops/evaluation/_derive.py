@@ -35,8 +35,8 @@ _TEMPLATES: Mapping[Slice, tuple[str, ...]] = {
     ),
 }
 _HOW_TO = re.compile(
-    r"^(how|using|use|install|set(ting)? ?up|creat|configur|add|writ|runn?|build|mak|get(ting)? started|tutorial|"
-    r"quick ?start|example|usage|guide|step)",
+    r"^(how|using|use|install|set(ting)? ?up|creat|configur|add|writ|runn?|build|mak|get(ting)? started|"
+    r"tutorial|quick ?start|example|usage|guide|step)",
     re.IGNORECASE,
 )
 _LIMITS = re.compile(
@@ -89,8 +89,8 @@ def derive_cases(chunks: pa.Table, *, limit: int = 100, seed: int = 0) -> list[C
             cases.setdefault(case.question.casefold(), case)
     if not cases:
         raise MissingInput(
-            "no evaluation case can be derived: no section of the documents has a heading and a full sentence; "
-            "write cases by hand (one JSON object per line) and name the file in the assistant's configuration"
+            "no evaluation case can be derived: no section of the documents has a heading and a full "
+            "sentence; write cases by hand, one JSON object per line"
         )
     return sorted([*cases.values(), *refusals], key=lambda case: case.id)
 
@@ -129,9 +129,13 @@ def _case(section: Mapping[str, Any], chooser: random.Random) -> Case | None:
     question = chooser.choice(_TEMPLATES[name]).format(topic=topic, place=place)
     document = f"{section['source']}:{section['path']}"
     return Case(
-        id=_id(document, question), question=question, expected_documents=(document,), facts=(fact,), slice=name,
+        id=_id(document, question),
+        question=question,
+        expected_documents=(document,),
+        facts=(fact,),
+        slice=name,
         synthetic=True,
-    )  # fmt: skip
+    )
 
 
 def _unanswerable(chunks: pa.Table, count: int, chooser: random.Random) -> list[Case]:
@@ -139,7 +143,8 @@ def _unanswerable(chunks: pa.Table, count: int, chooser: random.Random) -> list[
     known: set[str] = set()
     for text in chunks.column("text").to_pylist():
         known.update(words_of(text).polarity)
-    strange = [q for q in _OFF_TOPIC if len(words_of(q).polarity.keys() - known) * 2 > len(words_of(q).polarity)]
+    words = {question: words_of(question).polarity.keys() for question in _OFF_TOPIC}
+    strange = [question for question, said in words.items() if len(said - known) * 2 > len(said)]
     chosen = chooser.sample(strange, min(count, len(strange)))
     return [Case(id=_id("", q), question=q, slice="unanswerable", synthetic=True) for q in chosen]
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,7 +16,10 @@ from llmops.evaluation._cases import Case, cases_digest
 from llmops.evaluation._scorers import METRICS, Observation, score_answer
 from llmops.evaluation._statistics import statistic_of
 
-__all__ = ["CaseResult", "Evaluation", "evaluate"]
+__all__ = ["KEYWORD_BASELINE", "CaseResult", "Evaluation", "evaluate"]
+
+KEYWORD_BASELINE = "keyword baseline"
+"""Label of what the first release is compared with: the same assistant, searching by keywords only."""
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +37,16 @@ class CaseResult:
 class Evaluation:
     """The results of one assistant on one set of cases, in the order of their ids.
 
-    ``label`` says what was evaluated: a release id, or ``keyword baseline``.
+    ``label`` says what was evaluated: a release, or ``KEYWORD_BASELINE``.
     """
 
     label: str
     results: tuple[CaseResult, ...]
+
+    @property
+    def kind(self) -> Literal["production", "keyword"]:
+        """Return what this is when it serves as a baseline."""
+        return "keyword" if self.label == KEYWORD_BASELINE else "production"
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -66,12 +74,9 @@ class Evaluation:
 
     def missing(self, metric: str, slice_name: str | None = None) -> list[str]:
         """Return the ids of the cases that ``metric`` may apply to and that were not measured."""
-        chosen = METRICS[metric]
-        return [
-            result.case.id
-            for result in self.results
-            if result.error is not None and slice_name in (None, result.case.slice) and chosen.may_apply(result.case)
-        ]
+        failed = [result.case for result in self.results if result.error is not None]
+        applies = METRICS[metric].may_apply
+        return [case.id for case in failed if slice_name in (None, case.slice) and applies(case)]
 
     def value(self, metric: str, slice_name: str | None = None) -> float | None:
         """Return one figure for ``metric`` over what was measured, or None when nothing was."""
@@ -80,29 +85,29 @@ class Evaluation:
             return None
         return float(statistic_of(np.asarray(scores)[None, :], METRICS[metric].statistic)[0])
 
-    def summary(self) -> dict[str, float]:
-        """Return every metric that could be measured over all cases, for a tracking server."""
-        values = {name: self.value(name) for name in METRICS}
-        return {name: value for name, value in values.items() if value is not None}
+    def means(self) -> dict[str, float | None]:
+        """Return the figure of every metric over all cases, None where nothing was measured."""
+        return {name: self.value(name) for name in METRICS}
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as plain values for JSON; ``from_dict`` reads it back."""
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain values that JSON can hold; ``from_json`` takes them back."""
         return {
             "label": self.label,
             "cases_digest": self.digest,
             "results": [
-                {"case": r.case.model_dump(mode="json"), "scores": dict(sorted(r.scores.items())), "error": r.error}
+                {"case": r.case.model_dump(mode="json"), "scores": dict(r.scores), "error": r.error}
                 for r in self.results
             ],
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
-        """Return the evaluation that ``as_dict`` wrote; raise IntegrityError when its cases changed."""
-        results = [
-            CaseResult(Case.model_validate(r["case"]), dict(r["scores"]), r["error"]) for r in values["results"]
-        ]
-        found = cls(values["label"], tuple(results))
+    def from_json(cls, values: Mapping[str, Any]) -> Evaluation:
+        """Return the evaluation that ``to_json`` wrote; raise IntegrityError when its cases changed."""
+        results = tuple(
+            CaseResult(Case.model_validate(r["case"]), dict(r["scores"]), r["error"])
+            for r in values["results"]
+        )
+        found = cls(values["label"], results)
         if found.digest != values["cases_digest"]:
             raise IntegrityError(
                 f"the evaluation of {found.label!r} holds cases with digest {found.digest[:12]}, "

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from llmops.errors import ConfigurationError, IntegrityError
 from llmops.evaluation._cases import Slice
 from llmops.evaluation._evaluate import Evaluation
-from llmops.evaluation._report import Baseline, GateReport, RuleResult, Verdict, make_report
+from llmops.evaluation._report import GateReport, Outcome, RuleResult, Verdict, make_report
 from llmops.evaluation._scorers import METRICS
 from llmops.evaluation._statistics import (
     Floats,
@@ -113,7 +113,7 @@ class _Comparison:
     rule: Rule
     gate: GateRules
     candidate: Evaluation
-    baseline: Baseline | None
+    baseline: Evaluation | None
 
     @property
     def applies(self) -> bool:
@@ -130,7 +130,7 @@ class _Comparison:
         """Return the scores of all questions that both sides have one for."""
         assert self.baseline is not None
         ours = self.candidate.scores(self.rule.metric, self.rule.slice)
-        theirs = self.baseline.evaluation.scores(self.rule.metric, self.rule.slice)
+        theirs = self.baseline.scores(self.rule.metric, self.rule.slice)
         shared = sorted(ours.keys() & theirs.keys())
         return np.array([ours[i] for i in shared], float), np.array([theirs[i] for i in shared], float)
 
@@ -143,22 +143,23 @@ class _Comparison:
 def decide(
     rules: GateRules,
     candidate: Evaluation,
-    baseline: Baseline | None,
+    baseline: Evaluation | None,
     *,
     context: Mapping[str, str | int | None] | None = None,
 ) -> GateReport:
     """Return the report with the verdict on a candidate.
 
-    ``baseline`` is production's evaluation on the same cases, or the keyword baseline's when there is no
-    production release yet. ``context`` (ids, digests, table versions) is kept in the report. Any rule that
-    fails makes FAIL; else any that is missing or (unless it allows that) inconclusive makes INCOMPLETE; else
-    the verdict is PASS. Raises ConfigurationError for a tolerance that the questions at hand cannot exclude,
-    and IntegrityError when the two sides were asked different questions.
+    ``baseline`` is production's evaluation on the same cases, or, when there is no production release yet,
+    one labelled ``KEYWORD_BASELINE``. ``context`` (ids, digests, table versions) is kept in the report. Any
+    rule that fails makes FAIL; else any that is missing or (unless it allows that) inconclusive makes
+    INCOMPLETE; else the verdict is PASS. Raises ConfigurationError for a tolerance that the questions at hand
+    cannot exclude, and IntegrityError when the two sides were asked different questions.
     """
-    if baseline is not None and baseline.evaluation.digest != candidate.digest:
+    if baseline is not None and baseline.digest != candidate.digest:
         raise IntegrityError(
-            f"{candidate.label!r} was evaluated on cases {candidate.digest[:12]}, the baseline "
-            f"{baseline.evaluation.label!r} on {baseline.evaluation.digest[:12]}: evaluate both on the same cases"
+            f"{candidate.label!r} was evaluated on cases {candidate.digest[:12]}, "
+            f"{baseline.kind} {baseline.label!r} on {baseline.digest[:12]}: "
+            "evaluate both on the same cases"
         )
     comparisons = [_Comparison(rule, rules, candidate, baseline) for rule in rules.rules]
     applied = [comparison for comparison in comparisons if comparison.applies]
@@ -172,10 +173,10 @@ def decide(
 
 
 def _verdict(applied: Sequence[_Comparison], results: Sequence[RuleResult]) -> Verdict:
-    outcomes = {
-        "pass" if result.outcome == "inconclusive" and comparison.rule.inconclusive == "allow" else result.outcome
-        for comparison, result in zip(applied, results, strict=True)
-    }
+    outcomes: set[Outcome] = set()
+    for comparison, result in zip(applied, results, strict=True):
+        allowed = result.outcome == "inconclusive" and comparison.rule.inconclusive == "allow"
+        outcomes.add("pass" if allowed else result.outcome)
     if "fail" in outcomes:
         return "FAIL"
     return "PASS" if outcomes == {"pass"} else "INCOMPLETE"
@@ -183,7 +184,7 @@ def _verdict(applied: Sequence[_Comparison], results: Sequence[RuleResult]) -> V
 
 def _decide_rule(comparison: _Comparison) -> RuleResult:
     rule, candidate = comparison.rule, comparison.candidate
-    baseline = comparison.baseline.evaluation if comparison.baseline and comparison.compares else None
+    baseline = comparison.baseline if comparison.compares else None
     result = RuleResult(
         rule=rule.name,
         metric=rule.metric,
@@ -196,11 +197,13 @@ def _decide_rule(comparison: _Comparison) -> RuleResult:
     )
     if (reason := _why_missing(comparison, result)) is not None:
         return result.with_outcome("missing", reason)
-    parts = [_check_limits(rule, result)] if rule.minimum is not None or rule.maximum is not None else []
+    limited = rule.minimum is not None or rule.maximum is not None
+    parts = [_check_limits(rule, result)] if limited else []
     if comparison.compares:
         result = _compare(comparison, result)
         parts.append((result.outcome, result.reason))
-    for outcome in ("fail", "inconclusive"):
+    worst: tuple[Outcome, ...] = ("fail", "inconclusive")
+    for outcome in worst:
         if any(part[0] == outcome for part in parts):
             return result.with_outcome(outcome, "; ".join(text for was, text in parts if was == outcome))
     return result.with_outcome("pass", "; ".join(text for _, text in parts))
@@ -216,7 +219,7 @@ def _why_missing(comparison: _Comparison, result: RuleResult) -> str | None:
             return "there is no baseline to compare with"
         if not comparison.pairs()[0].size:
             return "no question has a score on both sides"
-        sides.append((comparison.baseline.kind, comparison.baseline.evaluation))
+        sides.append((comparison.baseline.kind, comparison.baseline))
     for side, evaluation in sides:
         missing = len(evaluation.missing(rule.metric, rule.slice))
         asked = missing + len(evaluation.scores(rule.metric, rule.slice))
@@ -225,7 +228,7 @@ def _why_missing(comparison: _Comparison, result: RuleResult) -> str | None:
     return None
 
 
-def _check_limits(rule: Rule, result: RuleResult) -> tuple[Literal["pass", "fail"], str]:
+def _check_limits(rule: Rule, result: RuleResult) -> tuple[Outcome, str]:
     assert result.candidate is not None
     unit = METRICS[rule.metric].unit
     if rule.minimum is not None and result.candidate < rule.minimum:
@@ -259,7 +262,7 @@ def _compare(comparison: _Comparison, result: RuleResult) -> RuleResult:
     sign = 1 if metric.higher_is_better else -1
     lower, upper = sorted((sign * difference.lower, sign * difference.upper))
     change = f"{difference.estimate:+.3f} [{difference.lower:+.3f}, {difference.upper:+.3f}]{metric.unit}"
-    outcome: Literal["pass", "fail", "inconclusive"]
+    outcome: Outcome
     if lower >= -tolerance:
         outcome, reason = "pass", f"{change} excludes a loss above {tolerance:g}"
     elif upper < -tolerance:
@@ -292,8 +295,8 @@ def _smallest_loss(comparison: _Comparison, theirs: Floats) -> float:
             error, count, tolerance, confidence=gate.confidence, power=gate.power, bounded=bounded
         )
         raise ConfigurationError(
-            f"the gate rule {rule.name!r} tolerates a loss of {tolerance:g}, but {count} questions exclude only a "
-            f"loss of {smallest:.3f} at {gate.power:.0%} power: raise largest_loss, add questions ({needed:,} are "
-            "needed), or write `underpowered: allow` beside the rule"
+            f"the gate rule {rule.name!r} tolerates a loss of {tolerance:g}, but {count} questions exclude "
+            f"only a loss of {smallest:.3f} at {gate.power:.0%} power: raise largest_loss, add questions "
+            f"({needed:,} are needed), or write `underpowered: allow` beside the rule"
         )
     return smallest

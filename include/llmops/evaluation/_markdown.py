@@ -14,7 +14,12 @@ __all__ = ["escape", "render"]
 MOST_EXAMPLES = 5
 _PUNCTUATION = re.compile(r"([!\"#$%'()*+,\-./:;=?@\[\\\]^_`{|}~])")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-_MARKS = {"pass": "✓ pass", "fail": "✗ **fail**", "inconclusive": "? **inconclusive**", "missing": "– **missing**"}
+_MARKS = {
+    "pass": "✓ pass",
+    "fail": "✗ **fail**",
+    "inconclusive": "? **inconclusive**",
+    "missing": "– **missing**",
+}
 _SAYS = {
     "PASS": "every rule passed.",
     "FAIL": "at least one rule failed.",
@@ -29,7 +34,7 @@ def escape(text: str, longest: int = 120) -> str:
     every mark that Markdown, HTML, autolinks or a spreadsheet could act on is escaped, and what is longer
     than ``longest`` characters is cut.
     """
-    visible = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
+    visible = "".join(c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
     line = " ".join(visible.split())
     if len(line) > longest:
         line = line[: longest - 1] + "…"
@@ -45,7 +50,7 @@ def render(content: Mapping[str, Any], report_hash: str) -> str:
     ]
     parts = [
         f"## {content['verdict']}: {_SAYS[content['verdict']]}",
-        _introduction(content, beside),
+        _introduction(content),
         *_warnings(content),
         "### Rules",
         _table(["rule", "outcome", "reason"], map(_rule_row, content["outcomes"])),
@@ -58,22 +63,21 @@ def render(content: Mapping[str, Any], report_hash: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _introduction(content: Mapping[str, Any], beside: str) -> str:
+def _introduction(content: Mapping[str, Any]) -> str:
     cases, baseline = content["cases"], content["baseline"]
     slices = ", ".join(f"{count} {name}" for name, count in cases["slices"].items() if count)
-    against = f"{beside} `{_code(baseline['label'])}`" if baseline else "nothing: there is no baseline"
-    return (
-        f"Candidate `{_code(content['candidate']['label'])}` against {against}, "
-        f"on {cases['count']} questions ({slices})."
-    )
+    against = f"`{_code(baseline['label'])}`" if baseline else "nothing: there is no baseline"
+    release = content["context"].get("release_id") or content["candidate"]["label"]
+    return f"Candidate `{_code(str(release))}` against {against}, on {cases['count']} questions ({slices})."
 
 
 def _warnings(content: Mapping[str, Any]) -> Iterator[str]:
     cases = content["cases"]
     if cases["synthetic"]:
         yield (
-            f"**{cases['synthetic']} of {cases['count']} questions are synthetic**: a program derived them from the "
-            "headings of the documents. They show that retrieval works, not that people get good answers."
+            f"**{cases['synthetic']} of {cases['count']} questions are synthetic**: a program derived them "
+            "from the headings of the documents. They show that retrieval works, not that people get good "
+            "answers."
         )
     for side in ("candidate", "baseline"):
         results = content[side]["results"] if content[side] else []
@@ -97,8 +101,8 @@ def _notes(content: Mapping[str, Any]) -> Iterator[str]:
     ]
     if powers:
         yield (
-            f"Bounds in brackets hold with {gate['confidence']:.0%} confidence on each side. Smallest loss that these "
-            f"questions can exclude at {gate['power']:.0%} power: {'; '.join(powers)}."
+            f"Bounds in brackets hold with {gate['confidence']:.0%} confidence on each side. Smallest loss "
+            f"that these questions can exclude at {gate['power']:.0%} power: {'; '.join(powers)}."
         )
     if content["skipped"]:
         yield f"Not applied, since they compare with another baseline: {', '.join(content['skipped'])}."
@@ -136,9 +140,12 @@ def _examples(content: Mapping[str, Any]) -> Iterator[str]:
         ("Questions answered better", sorted((c for c in changed if c[0] > 0), key=lambda c: (-c[0], c[1]))),
     ):
         if chosen:
-            rows = ([escape(key), escape(question), f"{change:+.2f}"] for change, key, question in chosen[:MOST_EXAMPLES])
+            shown = chosen[:MOST_EXAMPLES]
             yield f"### {title}: {len(chosen)}"
-            yield _table(["case", "question", "quality"], rows)
+            yield _table(
+                ["case", "question", "quality"],
+                ([escape(key), escape(question), f"{change:+.2f}"] for change, key, question in shown),
+            )
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

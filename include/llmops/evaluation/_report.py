@@ -16,26 +16,18 @@ from llmops.evaluation._scorers import METRICS
 from llmops.evaluation._statistics import Interval
 from llmops.manifest import canonical_json, content_hash
 
-__all__ = ["Baseline", "GateReport", "Outcome", "RuleResult", "Verdict", "make_report"]
+__all__ = ["GateReport", "Outcome", "RuleResult", "Verdict", "make_report"]
 
 Verdict = Literal["PASS", "FAIL", "INCOMPLETE"]
 Outcome = Literal["pass", "fail", "inconclusive", "missing"]
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """What a candidate is compared with: production, or retrieval by keywords before the first release."""
-
-    kind: Literal["production", "keyword"]
-    evaluation: Evaluation
-
-
-@dataclass(frozen=True)
 class RuleResult:
     """How one rule came out, and why; ``candidate`` and ``baseline`` are figures over the rule's slice.
 
-    ``difference``, ``lower`` and ``upper`` are candidate less baseline over the ``compared`` questions that both
-    have a score for; ``smallest_loss`` is what that many questions can exclude.
+    ``difference``, ``lower`` and ``upper`` are candidate less baseline over the ``pairs`` of questions that
+    both have a score for; ``smallest_loss`` is what that many questions can exclude.
     """
 
     rule: str
@@ -92,12 +84,6 @@ class GateReport:
         return content_hash(self.content)
 
     @property
-    def baseline_release(self) -> str | None:
-        """Return the production release it was compared with, or None when there was none."""
-        baseline = self.content["baseline"]
-        return baseline["label"] if baseline is not None and baseline["kind"] == "production" else None
-
-    @property
     def results(self) -> tuple[RuleResult, ...]:
         """Return the outcome of every rule that applied."""
         return tuple(RuleResult(**values) for values in self.content["outcomes"])
@@ -138,7 +124,7 @@ def make_report(
     skipped: Sequence[str],
     settings: Mapping[str, Any],
     candidate: Evaluation,
-    baseline: Baseline | None,
+    baseline: Evaluation | None,
     context: Mapping[str, str | int | None],
 ) -> GateReport:
     """Return the report of a decision."""
@@ -157,13 +143,13 @@ def make_report(
         "outcomes": [dataclasses.asdict(result) for result in results],
         "skipped": list(skipped),
         "figures": _figures(candidate, baseline),
-        "candidate": candidate.as_dict(),
-        "baseline": {"kind": baseline.kind, **baseline.evaluation.as_dict()} if baseline else None,
+        "candidate": candidate.to_json(),
+        "baseline": {"kind": baseline.kind, **baseline.to_json()} if baseline else None,
     }
     return GateReport(json.loads(canonical_json(content)))
 
 
-def _figures(candidate: Evaluation, baseline: Baseline | None) -> list[dict[str, Any]]:
+def _figures(candidate: Evaluation, baseline: Evaluation | None) -> list[dict[str, Any]]:
     """Return every metric over all questions and per slice, both sides."""
     return [
         {
@@ -172,7 +158,7 @@ def _figures(candidate: Evaluation, baseline: Baseline | None) -> list[dict[str,
             "questions": len(candidate.scores(metric, name)),
             "missing": len(candidate.missing(metric, name)),
             "candidate": candidate.value(metric, name),
-            "baseline": baseline.evaluation.value(metric, name) if baseline else None,
+            "baseline": baseline.value(metric, name) if baseline else None,
         }
         for metric in METRICS
         for name in (None, *SLICES)

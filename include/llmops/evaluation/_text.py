@@ -12,20 +12,10 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 
-__all__ = ["Statement", "Words", "statements", "supports", "words_of"]
+__all__ = ["Statement", "Words", "first_sentence", "statements", "supports", "words_of"]
 
-LEAST_PAIRS = 0.25
-"""Share of a claim's adjacent word pairs that its support must hold, so that word salad supports nothing."""
-
-_NEGATIONS = frozenset(["not", "no", "never", "without", "neither", "nor", "none"])
-_STOP_WORDS = frozenset(
-    "a about after all also an and any are as at be because been before being between both but by can could did"
-    " do does doing down during each for from further had has have having he her here him his how i if in into is"
-    " it its itself just may me might more most must my of off on once only or other our out over own same shall"
-    " she should so some such than that the their them then there these they this those through to too under until"
-    " up upon us very was we were what when where which while who whom why will with would you your yes".split()
-)
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|resp|approx|[A-Za-z]))\.$", re.IGNORECASE)
 _WORD = re.compile(r"\d+(?:\.\d+)+|[^\W_]+(?:_[^\W_]+)*")
 _LINK = re.compile(r"!?\[([^\]\n]*)\]\([^)\n]*\)")
@@ -60,7 +50,7 @@ class Words:
     @cached_property
     def pairs(self) -> frozenset[tuple[str, str]]:
         """Return all pairs of adjacent words."""
-        return frozenset(zip(self.sequence, self.sequence[1:], strict=False))
+        return frozenset(pairwise(self.sequence))
 
     @cached_property
     def numbers(self) -> frozenset[str]:
@@ -90,20 +80,20 @@ def words_of(text: str) -> Words:
     return Words(tuple(_stem(word) for word in _WORD.findall(re.sub(r"'s?\b", "", plain))))
 
 
-def supports(claim: Words, evidence: Words, least: float) -> bool:
-    """Return whether ``evidence`` holds at least the share ``least`` of what ``claim`` says.
+def supports(claim: Words, evidence: Words, *, words: float, pairs: float) -> bool:
+    """Return whether ``evidence`` says what ``claim`` says.
 
-    Every number of the claim must be there, no word may stand negated on one side only, and at least
-    ``LEAST_PAIRS`` of the claim's adjacent word pairs must recur. A claim without a content word is
-    supported by nothing.
+    It must hold at least the share ``words`` of the claim's content words, the share ``pairs`` of its
+    adjacent word pairs and every number, and no word may stand negated on one side only. A claim without
+    a content word is supported by nothing.
     """
     said, known = claim.polarity, evidence.polarity
     if not said or not claim.numbers <= evidence.numbers:
         return False
     shared = said.keys() & known.keys()
-    if len(shared) < least * len(said) or any(said[word].isdisjoint(known[word]) for word in shared):
+    if len(shared) < words * len(said) or any(said[word].isdisjoint(known[word]) for word in shared):
         return False
-    return len(claim.pairs & evidence.pairs) >= LEAST_PAIRS * len(claim.pairs)
+    return len(claim.pairs & evidence.pairs) >= pairs * len(claim.pairs)
 
 
 def statements(text: str, numbers: Collection[int] = ()) -> list[Statement]:
@@ -111,8 +101,8 @@ def statements(text: str, numbers: Collection[int] = ()) -> list[Statement]:
 
     A marker behind the full stop belongs to the sentence before it. A sentence without a marker takes
     that of the next one in its paragraph which has any. ``x[1]`` is a marker only when 1 is in
-    ``numbers`` (it may be an index), and nothing inside code is one. Headings, lead-ins that end with a colon and
-    sentences without a content word state nothing and are left out.
+    ``numbers`` (it may be an index), and nothing inside code is one. Headings, lead-ins that end with a
+    colon and sentences without a content word state nothing and are left out.
     """
     found: list[Statement] = []
     for block in _blocks(_hide_code_markers(text)):
@@ -209,3 +199,14 @@ _ENDINGS: Sequence[tuple[str, str, int]] = (
     ("eed", "eed", 4),
     ("ed", "", 5),
 )
+
+_STOP_TEXT = """
+    a about after all also an and any are as at be because been before being between both but by can
+    could did do does doing down during each for from further had has have having he her here him
+    his how i if in into is it its itself just may me might more most must my of off on once only or
+    other our out over own same shall she should so some such than that the their them then there
+    these they this those through to too under until up upon us very was we were what when where
+    which while who whom why will with would you your yes
+"""
+_STOP_WORDS = frozenset(_stem(word) for word in _STOP_TEXT.split())
+_NEGATIONS = frozenset(["not", "no", "never", "without", "neither", "nor", _stem("none")])

@@ -1,6 +1,6 @@
 """Language models behind any OpenAI-compatible URL: a client that never hangs, and a fake to test against."""
 
-from llmops.llm._endpoint import ChatEndpoint, EndpointLimits
+from llmops.llm._endpoint import ChatEndpoint, EndpointLimits, check_url
 from llmops.llm._fake import (
     Drip,
     Failure,
@@ -30,5 +30,6 @@ __all__ = [
     "Stall",
     "Truncated",
     "Usage",
+    "check_url",
     "read_key",
 ]

@@ -20,7 +20,7 @@ from llmops.llm._events import ChatChunk, ChatResponse, WireError, events, parse
 from llmops.llm._messages import Completion, Message, Usage
 from llmops.llm._transport import Countdown, CountdownTransport
 
-__all__ = ["ChatEndpoint", "EndpointLimits"]
+__all__ = ["ChatEndpoint", "EndpointLimits", "check_url"]
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ class ChatEndpoint:
         self._model = model
         self._place = f"{self._target.scheme}://{self._target.netloc.decode()} (model {model!r})"
         self._key = key
+        self._counts_streams = True
         self._breaker = Breaker(self._limits.failures, self._limits.cooldown)
         headers = {"Accept-Encoding": "identity", "User-Agent": "llmops"}
         if key is not None:
@@ -89,8 +90,11 @@ class ChatEndpoint:
         timeout: float | None = None,
     ) -> Completion:
         """Return the answer to ``messages``; ``options`` are added to the request's body."""
-        body = self._body(messages, options, stream=False)
-        *_, last = self._attempts(lambda countdown: self._whole(body, countdown), timeout)
+
+        def attempt(countdown: Countdown) -> Iterator[Completion]:
+            return self._whole(self._body(messages, options, stream=False), countdown)
+
+        *_, last = self._attempts(attempt, timeout)
         return _completion(last)
 
     def stream(
@@ -105,8 +109,11 @@ class ChatEndpoint:
         Attempts are repeated only until the first piece has been handed out; when it breaks after that,
         the error is raised instead of the Completion.
         """
-        body = self._body(messages, options, stream=True)
-        return self._attempts(lambda countdown: self._pieces(body, countdown), timeout)
+
+        def attempt(countdown: Countdown) -> Iterator[str | Completion]:
+            return self._pieces(self._body(messages, options, stream=True), countdown)
+
+        return self._attempts(attempt, timeout)
 
     def close(self) -> None:
         """Close all connections."""
@@ -121,7 +128,7 @@ class ChatEndpoint:
             "messages": [asdict(message) for message in messages],
             "stream": stream,
         }
-        if stream:
+        if stream and self._counts_streams:
             body["stream_options"] = {"include_usage": True}
         return body
 
@@ -255,6 +262,9 @@ class ChatEndpoint:
             raise _Again(RateLimited(f"{self._place} asks to wait (status 429): {said}", after), after)
         if status in _BUSY:
             raise _Again(ServiceUnavailable(f"{self._place} answers status {status}: {said}"), after)
+        if "stream_options" in said and self._counts_streams:
+            self._counts_streams = False
+            raise _Again(LanguageModelError(f"{self._place} does not count the tokens of streams: {said}"))
         hint = {
             401: "check the key file",
             403: "check what the key may do",
@@ -293,6 +303,11 @@ def _completion(last: str | Completion) -> Completion:
     if isinstance(last, str):
         raise TypeError(f"an attempt ended with a piece instead of a completion: {last[:40]!r}")
     return last
+
+
+def check_url(url: str) -> None:
+    """Raise ConfigurationError unless ``url`` can be an endpoint's base URL."""
+    _target(url)
 
 
 def _target(url: str) -> httpx.URL:

@@ -33,20 +33,14 @@ class ReleaseApproval(ApprovalOperator):
     template_fields = ("deadline",)
 
     def __init__(self, *, deadline: Any, **kwargs: Any) -> None:
-        super().__init__(
-            subject="A release waits for approval",
-            defaults=self.REJECT,
-            retries=0,
-            params={
-                "channel": Param(
-                    "airflow",
-                    enum=["airflow", "demo"],
-                    title="Channel",
-                    description="Leave as it is; the demo sets it when it answers by itself.",
-                )
-            },
-            **kwargs,
+        channel = Param(
+            "airflow",
+            enum=["airflow", "demo"],
+            title="Channel",
+            description="Leave as it is; the demo sets it when it answers by itself.",
         )
+        kwargs |= {"retries": 0, "retry_policy": None, "params": {"channel": channel}, "defaults": self.REJECT}
+        super().__init__(subject="A release waits for approval", **kwargs)
         self.deadline = deadline
 
     def execute(self, context: Context) -> Any:

@@ -23,7 +23,16 @@ from llmops.release._generations import (
 from llmops.release._loading import LoadedRelease, build_chain, load_release, production_release, report_replica
 from llmops.release._notary import AirflowReader, Notary
 from llmops.release._promotion import confirm, promote, roll_back, stage
-from llmops.release._store import LedgerEntry, StoredReport, ledger, read_manifest, read_report
+from llmops.release._store import (
+    LedgerEntry,
+    ReleaseSummary,
+    StoredReport,
+    find_release,
+    ledger,
+    list_releases,
+    read_manifest,
+    read_report,
+)
 
 __all__ = [
     "AirflowReader",
@@ -32,6 +41,7 @@ __all__ = [
     "LedgerEntry",
     "LoadedRelease",
     "Notary",
+    "ReleaseSummary",
     "RunReference",
     "StoredReport",
     "approval_of",
@@ -43,7 +53,9 @@ __all__ = [
     "decide_release",
     "ensure_generation",
     "evaluate_release",
+    "find_release",
     "ledger",
+    "list_releases",
     "load_embedder",
     "load_release",
     "open_approval",

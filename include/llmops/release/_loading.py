@@ -105,7 +105,7 @@ def _agreed(environment: Environment, assistant: str, alias: Alias) -> str | Non
     if pointed[0] != entered:
         raise IntegrityError(
             f"alias {alias!r} of {assistant!r} points at release {pointed[0][:12]}, but the ledger says "
-            f"{(entered or 'none')[:12]}: it was moved without a promotion; `llmops release rollback` puts it back"
+            f"{(entered or 'none')[:12]}: it was moved without a promotion; run rollback_release, or promote again"
         )
     return entered
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import psycopg
@@ -33,6 +33,25 @@ class LedgerEntry:
     report_hash: str | None
     approval_nonce: UUID | None
     at: datetime
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the entry with times and ids as text."""
+        return _plain(asdict(self))
+
+
+@dataclass(frozen=True)
+class ReleaseSummary:
+    """One release in a list: its latest verdict and approval, and the aliases that point at it."""
+
+    release_id: str
+    created_at: datetime
+    verdict: str | None
+    approval: str | None
+    aliases: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the summary with times as text."""
+        return _plain(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -128,3 +147,42 @@ def current_release(connection: psycopg.Connection, assistant: str, alias: Alias
         (assistant, alias),
     ).fetchone()
     return str(row[0]) if row else None
+
+
+def list_releases(url: str, assistant: str) -> list[ReleaseSummary]:
+    """Return all releases of one assistant, newest first."""
+    with connect(url) as connection, connection.cursor(row_factory=class_row(ReleaseSummary)) as cursor:
+        cursor.execute(
+            """
+            WITH heads AS (
+                SELECT DISTINCT ON (alias) alias, to_release
+                FROM release_ledger WHERE assistant = %(assistant)s ORDER BY alias, entry DESC
+            )
+            SELECT r.release_id, r.created_at,
+                (SELECT verdict FROM gate_reports g WHERE g.release_id = r.release_id
+                 ORDER BY g.created_at DESC LIMIT 1) AS verdict,
+                (SELECT a.decision || coalesce(' by ' || a.approver, '') FROM approvals a
+                 WHERE a.release_id = r.release_id ORDER BY a.recorded_at DESC LIMIT 1) AS approval,
+                ARRAY(SELECT alias FROM heads WHERE to_release = r.release_id ORDER BY alias) AS aliases
+            FROM releases r WHERE r.assistant = %(assistant)s ORDER BY r.created_at DESC
+            """,
+            {"assistant": assistant},
+        )
+        return cursor.fetchall()
+
+
+def find_release(url: str, beginning: str) -> str:
+    """Return the release id that starts with ``beginning``; raise MissingInput unless there is exactly one."""
+    with connect(url) as connection:
+        rows = connection.execute(
+            "SELECT release_id FROM releases WHERE starts_with(release_id, %s) LIMIT 2", (beginning,)
+        ).fetchall()
+    if len(rows) != 1:
+        raise MissingInput(
+            f"{beginning!r} fits {'several releases' if rows else 'no release'}: `llmops release list` shows them"
+        )
+    return str(rows[0][0])
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: str(v) if isinstance(v, datetime | UUID) else v for k, v in values.items()}

@@ -49,7 +49,7 @@ def airflow_environment(layout: Layout) -> dict[str, str]:
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__DAGS_FOLDER": str(layout.dags),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(layout.root / "plugins"),
-        "AIRFLOW__CORE__FERNET_KEY": f"{layout.secrets['fernet'].ljust(43, 'A')[:43]}=",
+        "AIRFLOW__CORE__FERNET_KEY": f"{layout.secrets['fernet']}=",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{u}:{role}" for u, role in USERS.items()),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(_passwords_file(layout)),
@@ -61,6 +61,7 @@ def airflow_environment(layout: Layout) -> dict[str, str]:
         "AIRFLOW__API__SECRET_KEY": layout.secrets["airflow_api"],
         "AIRFLOW__API_AUTH__JWT_SECRET": layout.secrets["airflow_jwt"],
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(layout.logs / "airflow"),
+        "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(layout.logs / "airflow" / "dag_processor"),
     }
 
 

@@ -11,7 +11,10 @@ from llmops.settings import include_root, inherited
 from llmops.stack._secrets import load_secrets
 from llmops.stack.postgres import EmbeddedPostgres
 
-__all__ = ["PORTS", "USERS", "Layout", "Options"]
+__all__ = ["MARK", "PORTS", "USERS", "Layout", "Options"]
+
+MARK = "LLMOPS_STACK"
+"""The variable that marks a process as one of the stack in this home."""
 
 PORTS = {"airflow": 8080, "mlflow": 5000, "serving": 8000, "follower": 8011, "notary": 8012}
 """The port each service has by default; ``LLMOPS_<NAME>_PORT`` changes it."""
@@ -19,7 +22,10 @@ PORTS = {"airflow": 8080, "mlflow": 5000, "serving": 8000, "follower": 8011, "no
 USERS = {"admin": "admin", "author": "user", "reviewer": "user", "service": "viewer"}
 """Airflow's users and their roles: a user may answer an approval, a viewer may read it."""
 
-_SECRETS = ("fernet", "airflow_api", "airflow_jwt", "mlflow_gateway", *(f"user_{name}" for name in USERS))
+_SECRETS = {
+    **dict.fromkeys(("fernet", "airflow_api", "airflow_jwt", "mlflow_gateway"), 32),
+    **{f"user_{name}": 12 for name in USERS},
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class Layout:
 
     def __init__(self, options: Options, ports: Mapping[str, int]) -> None:
         self.home = options.home
+        self.home.mkdir(mode=0o711, parents=True, exist_ok=True)
         self.root = include_root().parent
         self.dags = options.dags or self.root / "dags"
         self.ports = dict(ports)
@@ -89,6 +96,7 @@ class Layout:
             "LLMOPS_ENV": "dev",
             **own,
             **self.published(role),
+            MARK: str(self.home),
             "LLMOPS_HOME": str(self.home),
             "LLMOPS_INCLUDE": include,
             "PYTHONPATH": ":".join(filter(None, paths)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from llmops.errors import ConfigurationError
@@ -13,8 +13,11 @@ from llmops.errors import ConfigurationError
 __all__ = ["load_secrets", "write_private"]
 
 
-def load_secrets(file: Path, names: Iterable[str]) -> dict[str, str]:
-    """Return a secret for each of ``names``, generating and storing those that ``file`` lacks."""
+def load_secrets(file: Path, sizes: Mapping[str, int]) -> dict[str, str]:
+    """Return a secret for each name in ``sizes``, generating and storing those that ``file`` lacks.
+
+    A size is a number of random bytes; a secret is their URL-safe text.
+    """
     known: dict[str, str] = {}
     if file.exists():
         try:
@@ -23,9 +26,9 @@ def load_secrets(file: Path, names: Iterable[str]) -> dict[str, str]:
             raise ConfigurationError(
                 f"{file} is damaged ({error}): restore it, or delete it to have new passwords generated"
             ) from error
-    missing = [name for name in names if name not in known]
+    missing = {name: size for name, size in sizes.items() if name not in known}
     if missing:
-        known.update({name: secrets.token_urlsafe(24) for name in missing})
+        known.update({name: secrets.token_urlsafe(size) for name, size in missing.items()})
         write_private(file, json.dumps(known, indent=2))
     return known
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psutil
 
-__all__ = ["Leader", "end_session", "members"]
+__all__ = ["Leader", "end_session", "marked_leaders", "members"]
 
 
 @dataclass(frozen=True)
@@ -64,3 +64,13 @@ def end_session(leader: Leader, *, first: signal.Signals = signal.SIGTERM, grace
                 killed += 1
         psutil.wait_procs(left, timeout=5)
     return killed
+
+
+def marked_leaders(variable: str, value: str) -> list[Leader]:
+    """Return the session leaders that were started with ``variable`` set to ``value``."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, PermissionError, psutil.Error):
+            if os.getsid(process.pid) == process.pid and process.environ().get(variable) == value:
+                found.append(Leader(process.pid, process.create_time()))
+    return found

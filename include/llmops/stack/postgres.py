@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 from urllib.parse import quote
@@ -27,6 +27,7 @@ from llmops import database
 from llmops.errors import StackError
 from llmops.stack._accounts import Account, account_for
 from llmops.stack._secrets import load_secrets
+from llmops.stack._spawn import spawn
 
 __all__ = ["EmbeddedPostgres"]
 
@@ -58,7 +59,7 @@ class EmbeddedPostgres:
     def __init__(self, folder: Path, *, settings: Mapping[str, str] | None = None) -> None:
         self._folder = folder.resolve()
         self._key = hashlib.sha256(os.fsencode(self._folder)).hexdigest()[:12]
-        self._secrets = load_secrets(self._folder / "passwords.json", (_ADMIN, *_ROLES))
+        self._secrets = load_secrets(self._folder / "passwords.json", dict.fromkeys((_ADMIN, *_ROLES), 24))
         self._settings = {**_SETTINGS, **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self.account: Account | None = account_for(self._folder / "server")
@@ -97,6 +98,11 @@ class EmbeddedPostgres:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return [str(self._binary("postgres")), "-D", str(self.data), *options]
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the whole environment of ``command``."""
+        return {"LC_ALL": "C", "PATH": os.defpath, "TZ": "UTC"}
+
     def prepare(self) -> None:
         """Create the folders and the cluster that are missing, so that ``command`` can run.
 
@@ -107,40 +113,32 @@ class EmbeddedPostgres:
         if not self.data.exists():
             self._create_cluster()
 
-    def clear_leftovers(self) -> None:
-        """End what a killed server left running, and remove its locks.
+    def owns(self, pid: int) -> bool:
+        """Tell whether a process belongs to a server on these data."""
+        try:
+            return psutil.Process(pid).cwd() == str(self.data)
+        except psutil.Error:
+            return False
 
-        A process number in a lock may belong to a stranger by now, which Postgres takes for itself.
+    def clear_leftovers(self) -> None:
+        """End what another process started on these data, and remove its locks.
+
+        A process number in a lock may belong to a stranger by now, whom Postgres takes for itself.
         """
         lock = self.data / "postmaster.pid"
-        server = _server_in(lock)
-        if server is not None and server.cwd() == str(self.data):
-            raise StackError(f"Postgres already runs on {self.data} as process {server.pid}: stop it first")
-        for process in psutil.process_iter(["cwd"]):
-            if process.info["cwd"] == str(self.data):
+        server = _process_in(lock)
+        if server is not None and self.owns(server.pid):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+                server.send_signal(signal.SIGINT)
+                server.wait(20)
+        for process in psutil.process_iter():
+            if self.owns(process.pid):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
                     process.wait(10)
         lock.unlink(missing_ok=True)
         for file in self.socket_folder.glob(".s.PGSQL.*"):
             file.unlink(missing_ok=True)
-
-    def spawn(self, command: Sequence[str], output: IO[bytes] | int) -> subprocess.Popen[bytes]:
-        """Start ``command`` as the server's account, in a session of its own."""
-        environment = {"LC_ALL": "C", "PATH": os.defpath, "TZ": "UTC"}
-        account = self.account
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=self.place,
-            env=environment,
-            start_new_session=True,
-            user=account.uid if account else None,
-            group=account.gid if account else None,
-            extra_groups=[] if account else None,
-        )
 
     def ready(self) -> bool:
         """Tell whether the server accepts connections."""
@@ -157,11 +155,13 @@ class EmbeddedPostgres:
 
     def start(self, *, timeout_seconds: float = 120) -> None:
         """Start the server as a child of this process and wait until it accepts connections."""
+        if self.ready():
+            raise StackError(f"Postgres already runs on {self.data}: stop it first")
         self.prepare()
         self.clear_leftovers()
         log_file = self._folder / "postgres.log"
         with log_file.open("ab") as output:
-            self._process = self.spawn(self.command, output)
+            self._process = self._spawn(self.command, output)
         deadline = time.monotonic() + timeout_seconds
         while not self.ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -187,6 +187,9 @@ class EmbeddedPostgres:
         self.stop()
         for folder in (self.place, self.socket_folder, self._folder):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _spawn(self, command: list[str], output: IO[bytes] | int) -> subprocess.Popen[bytes]:
+        return spawn(command, output, environment=self.environment, folder=self.place, account=self.account)
 
     def _choose_place(self) -> Path:
         """Return a folder below our own, or in /var/lib when the server's account cannot reach that."""
@@ -220,7 +223,7 @@ class EmbeddedPostgres:
         command += ["--auth-local=scram-sha-256", "--auth-host=scram-sha-256", "--encoding=UTF8"]
         command += ["--locale-provider=builtin", "--locale=C.UTF-8"]
         try:
-            process = self.spawn(command, subprocess.PIPE)
+            process = self._spawn(command, subprocess.PIPE)
             output, _ = process.communicate(timeout=120)
         finally:
             secret.unlink()
@@ -264,10 +267,9 @@ def _shared_memory() -> str:
     return "posix" if size >= 1 << 30 else "mmap"
 
 
-def _server_in(lock: Path) -> psutil.Process | None:
+def _process_in(lock: Path) -> psutil.Process | None:
     try:
-        process = psutil.Process(int(lock.read_text().split("\n", 1)[0]))
-        return process if "postgres" in process.name() else None
+        return psutil.Process(int(lock.read_text().split("\n", 1)[0]))
     except (OSError, ValueError, psutil.NoSuchProcess):
         return None
 

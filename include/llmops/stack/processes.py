@@ -6,8 +6,10 @@ import signal
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from llmops.errors import ConfigurationError
+from llmops.stack._accounts import Account
 from llmops.stack._airflow import airflow_environment, is_migrated, note_migrated, write_users
 from llmops.stack._health import AirflowHealth, Health, HttpHealth, PostgresHealth
 from llmops.stack._layout import Layout
@@ -22,7 +24,8 @@ class Process:
     A row without ``health`` is a step: it has to end with 0 once, and ``skip`` tells that it need not
     run. ``requires`` are the rows that must work before it starts, each time it starts. ``before`` runs
     ahead of every start and ``after`` behind a step that succeeded. A process that does not become
-    healthy within ``start_seconds`` is started again.
+    healthy within ``start_seconds`` is started again. It runs as ``account`` in ``folder``, by default as
+    this user in the stack's home.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Process:
     stop_seconds: float = 10
     start_seconds: float = 240
     address: str | None = None
+    account: Account | None = None
+    folder: Path | None = None
 
 
 def process_table(layout: Layout) -> tuple[Process, ...]:
@@ -73,7 +78,9 @@ def _stores(layout: Layout) -> tuple[Process, ...]:
         Process(
             name="postgres",
             command=tuple(server.command),
-            environment={},
+            environment=server.environment,
+            account=server.account,
+            folder=server.place,
             health=PostgresHealth(server),
             before=server.clear_leftovers,
             stop_signal=signal.SIGINT,

@@ -160,8 +160,9 @@ def _load_network(model: Path, pooling: Pooling) -> Any:
             if pooling == "cls":
                 pooled = hidden[:, 0]
             else:
-                weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
-                pooled = (hidden * weights).sum(1) / weights.sum(1)
+                # A product and no sum: the runtime sums one text and several in different orders.
+                weights = attention_mask.unsqueeze(1).to(hidden.dtype)
+                pooled = torch.matmul(weights / weights.sum(2, keepdim=True), hidden).squeeze(1)
             return torch.nn.functional.normalize(pooled, dim=1)
 
     return Network()

@@ -1,0 +1,63 @@
+"""Where the chunks come from that an answer is made of: an index, or nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from llmops.chain._answer import Vector
+from llmops.embedding import Embedder
+from llmops.errors import ConfigurationError
+from llmops.index import Hit
+from llmops.settings import Section
+
+__all__ = ["HybridRetrieval", "NoRetrieval", "Retrieval", "Searcher"]
+
+Searcher = Callable[[str, Vector], list[Hit]]
+"""Searches one index generation for a question and its vector; returns the best hits first."""
+
+
+class NoRetrieval(Section):
+    """Answers come from the language model alone."""
+
+    kind: Literal["none"] = "none"
+
+    def retrieve(
+        self, question: str, embedder: Embedder | None, searcher: Searcher | None
+    ) -> tuple[Vector | None, tuple[Hit, ...]]:
+        """Return no vector and no hits."""
+        return None, ()
+
+    def check(self, embedder: Embedder | None, searcher: Searcher | None) -> None:
+        """Accept anything: neither is used."""
+
+
+class HybridRetrieval(Section):
+    """Searches an index by meaning and by words, and fuses both rankings.
+
+    ``top_k`` chunks are returned, out of ``candidates`` per ranking. ``mode`` switches one of them off.
+    """
+
+    kind: Literal["hybrid"] = "hybrid"
+    top_k: Annotated[int, Field(ge=1, le=50)] = 8
+    candidates: Annotated[int, Field(ge=1, le=200)] = 50
+    mode: Literal["hybrid", "dense", "keyword"] = "hybrid"
+
+    def retrieve(
+        self, question: str, embedder: Embedder | None, searcher: Searcher | None
+    ) -> tuple[Vector | None, tuple[Hit, ...]]:
+        """Return the question's vector and the best chunks for it, at most ``top_k``."""
+        assert embedder is not None
+        assert searcher is not None
+        vector = embedder.embed([question])[0]
+        return vector, tuple(searcher(question, vector)[: self.top_k])
+
+    def check(self, embedder: Embedder | None, searcher: Searcher | None) -> None:
+        """Raise ConfigurationError unless there is what to retrieve with."""
+        if embedder is None or searcher is None:
+            raise ConfigurationError(f"retrieval kind {self.kind!r} needs an embedder and an index to search")
+
+
+Retrieval = Annotated[HybridRetrieval | NoRetrieval, Field(discriminator="kind")]

@@ -1,0 +1,299 @@
+"""The demo's story, told stage by stage with counts and times."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.text import Text
+
+from llmops.cli._approve import Approver
+from llmops.cli._timing import Ledger
+from llmops.errors import ConfigurationError, StackError
+from llmops.settings import home, load_environment
+from llmops.stack import AirflowClient, Stack
+
+_LIBRARIES = "library_guide"
+_FOLDER = "my_documents"
+_QUESTIONS = (
+    "How do I open a psycopg connection pool?",
+    "What happens when I merge into a Delta table and a row has no match?",
+    "How long do I boil an egg?",
+)
+_STAGES = 6
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the person asked the demo for."""
+
+    docs: Path | None = None
+    llm: str | None = None
+    model: str | None = None
+    key_file: Path | None = None
+    leave: bool = False
+
+
+@dataclass
+class Story:
+    """Runs the stages one after the other and prints what each did."""
+
+    wishes: Wishes
+    console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+    stack: Stack = field(default_factory=Stack)
+    ledger: Ledger = field(default_factory=Ledger)
+    stage_number: int = 0
+
+    def tell(self) -> None:
+        """Run everything; the stack stays up unless the wish was to leave."""
+        assistant = self._prepare()
+        try:
+            with self._stage("Start Postgres, MLflow, Airflow, the service, the follower and the notary"):
+                self._start()
+            airflow = self.stack.client("author")
+            self._ingest(airflow, assistant)
+            self._release(airflow, assistant, "the base embedder", first=True)
+            embedder = self._fine_tune(airflow, assistant)
+            if self.wishes.llm:
+                self._use_llm(assistant)
+            what = f"{self.wishes.model} on the fine-tuned embedder" if self.wishes.llm else "the fine-tuned embedder"
+            self._release(airflow, assistant, what, first=False, embedder=embedder)
+            with self._stage("Ask the assistant"):
+                self._ask(assistant)
+            self._finish(assistant)
+        finally:
+            if self.wishes.leave:
+                self.console.print(f"Stopped {self.stack.down()} processes.")
+
+    def _prepare(self) -> str:
+        """Write the overlay of the assistant that was wished for; return its name."""
+        overlays = home() / "assistants"
+        overlays.mkdir(parents=True, exist_ok=True)
+        if self.wishes.docs is None:
+            (overlays / f"{_LIBRARIES}.yaml").unlink(missing_ok=True)
+            return _LIBRARIES
+        folder = self.wishes.docs.expanduser().resolve()
+        if not folder.is_dir():
+            raise ConfigurationError(f"DOCS={str(self.wishes.docs)!r} is no folder: name one with your documents")
+        (overlays / f"{_FOLDER}.yaml").write_text(yaml.safe_dump(_folder_assistant(folder), sort_keys=False))
+        return _FOLDER
+
+    def _use_llm(self, assistant: str) -> None:
+        """Lay a chat generator over the assistant's file for the second release."""
+        generator: dict[str, Any] = {"kind": "chat", "url": self.wishes.llm, "model": self.wishes.model}
+        if self.wishes.key_file:
+            generator["key_file"] = str(self.wishes.key_file.expanduser().resolve())
+        overlay = home() / "assistants" / f"{assistant}.yaml"
+        values = yaml.safe_load(overlay.read_text()) if overlay.exists() else {}
+        overlay.write_text(yaml.safe_dump({**values, "generator": generator}, sort_keys=False))
+
+    def _start(self) -> None:
+        started = self.stack.up(lambda line: self.console.print(Text(f"  {line}")))
+        if started.new_passwords:
+            self.console.print("  Airflow's users, shown this once (kept in a file only you can read):")
+            for user, password in started.new_passwords.items():
+                self.console.print(Text(f"    {user:<10} {password}"))
+        client = self.stack.client("admin")
+        for dag_id in ("ingest_documents", "fine_tune_embedder", "release_assistant", "rollback_release"):
+            client.wait_for_dag(dag_id)
+
+    def _ingest(self, airflow: AirflowClient, assistant: str) -> None:
+        with self._stage("Ingest documents, gate their quality, chunk them"):
+            run_id = self._trigger("ingest_documents", {"assistant": assistant})
+            self._follow(airflow, "ingest_documents", run_id)
+            results = self._results(airflow, "ingest_documents", run_id)
+            read, merged = results.get("parse_documents", {}), results.get("merge_documents", {})
+            chunked = results.get("merge_chunks", {})
+            self._say(
+                f"{read.get('documents', 0)} documents read, {read.get('quarantined', 0)} quarantined; "
+                f"{merged.get('inserted', 0)} new, {merged.get('updated', 0)} changed, {merged.get('deleted', 0)} gone; "
+                f"chunks: {chunked.get('inserted', 0)} new, {chunked.get('updated', 0)} changed, "
+                f"{chunked.get('deleted', 0)} gone"
+            )
+
+    def _fine_tune(self, airflow: AirflowClient, assistant: str) -> str:
+        with self._stage("Fine-tune the embedder on the documents' own headings and sections"):
+            run_id = self._trigger("fine_tune_embedder", {"assistant": assistant, "announce": False})
+            self._follow(airflow, "fine_tune_embedder", run_id)
+            results = self._results(airflow, "fine_tune_embedder", run_id)
+            registered, trained = results["register_embedder"], results["train_embedder"]
+            self._say(
+                f"{results['build_training_set']['pairs']} pairs; "
+                + ("nothing changed since it was trained" if trained.get("reused") else f"{trained['metrics']}")
+                + f"; registered as {registered['embedder']}"
+            )
+            return str(registered["embedder"])
+
+    def _release(
+        self, airflow: AirflowClient, assistant: str, what: str, *, first: bool, embedder: str | None = None
+    ) -> None:
+        with self._stage(f"Release {what}: index, evaluate, gate, ask, promote"):
+            if first and (base := self._base_embedder(airflow)):
+                embedder = base
+            if first and self._production(assistant):
+                self._say("There is a production release from an earlier run; the next stage compares with it.")
+                return
+            run_id = self._trigger("release_assistant", {"assistant": assistant, "embedder": embedder})
+            approver = Approver(self.stack, self.console, self.ledger)
+            self._follow(airflow, "release_assistant", run_id, approver)
+            self._explain(airflow, run_id, approver)
+
+    def _explain(self, airflow: AirflowClient, run_id: str, approver: Approver) -> None:
+        """Say how a release ended, in words."""
+        states = {task["task_id"]: task["state"] for task in airflow.tasks("release_assistant", run_id)}
+        results = self._results(airflow, "release_assistant", run_id)
+        built = results.get("build_index") or {}
+        if states.get("assemble") == "skipped":
+            self._say("Exactly this release is in production already: nothing to do.")
+            return
+        self._say(f"index: {built.get('embedded', 0)} texts embedded, {built.get('reused', 0)} from the cache")
+        verdict = (results.get("gate") or {}).get("verdict")
+        if not approver.asked and verdict:
+            self.console.print(Markdown(self._report(results["gate"]["report_hash"])))
+        if states.get("confirm") == "success":
+            confirmed = results["confirm"]
+            self._say(f"Release {confirmed['release_id'][:12]} is in production on {confirmed['replicas']} replica(s).")
+        elif verdict == "FAIL":
+            self._say("The gate says FAIL: production stays as it is. That is the gate doing its work.")
+        else:
+            self._say("The release was not approved: production stays as it is.")
+
+    def _report(self, report_hash: str) -> str:
+        from llmops.release import read_report
+
+        return read_report(self.stack.database_url(), report_hash).markdown
+
+    def _production(self, assistant: str) -> str | None:
+        from llmops.release import ledger
+
+        entries = ledger(self.stack.database_url(), assistant, "production")
+        return entries[-1].to_release if entries else None
+
+    def _base_embedder(self, airflow: AirflowClient) -> str | None:
+        """Return the embedder that the newest ingestion prepared."""
+        for run in airflow.runs("ingest_documents", limit=5):
+            if run["state"] == "success":
+                prepared = airflow.result("ingest_documents", run["dag_run_id"], "prepare_embedder")
+                return str(prepared["embedder"]) if prepared.get("embedder") else None
+        return None
+
+    def _ask(self, assistant: str) -> None:
+        from llmops.cli.ask import ask, show
+
+        environment = load_environment()
+        for question in _QUESTIONS if assistant == _LIBRARIES else self._own_questions(assistant):
+            self.console.print(Text(f"\n  ? {question}", style="bold"))
+            answer = ask(environment, question, assistant)
+            for line in show(answer).splitlines():
+                self.console.print(Text(f"    {line}"))
+
+    def _own_questions(self, assistant: str) -> list[str]:
+        from llmops.evaluation import derive_cases
+        from llmops.lakehouse import LakeTable
+
+        chunks = LakeTable(load_environment().table_root(assistant), "chunks").read()
+        answerable = [case.question for case in derive_cases(chunks, limit=20, seed=7) if case.facts]
+        return [*answerable[:2], _QUESTIONS[-1]]
+
+    def _finish(self, assistant: str) -> None:
+        split = self.ledger.split()
+        report = home() / "demo" / "report.json"
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(json.dumps(split, indent=2))
+        self.console.print(
+            f"\nDone in {split['total']:.0f} s, without the {split['human']:.0f} s that a person took: "
+            f"{split['stack']:.0f} s starting the stack, {split['work']:.0f} s work in tasks, "
+            f"{split['imports']:.0f} s imports, {split['orchestration']:.0f} s orchestration and the rest."
+        )
+        urls = self.stack.addresses
+        self.console.print(
+            f"\n  Airflow    {urls['airflow']}   (user author, reviewer or admin)"
+            f"\n  MLflow     {urls['mlflow']}"
+            f"\n  Service    {urls['serving']}/v1/chat/completions   (model {assistant})"
+            f'\n\n  llmops ask "…" --assistant {assistant}     ask a question'
+            "\n  llmops stack down                       stop everything; data stays in .llmops"
+        )
+        if assistant == _FOLDER:
+            self.console.print(
+                f"\n  To keep this assistant, copy {home() / 'assistants' / f'{_FOLDER}.yaml'} to include/assistants/."
+                f"\n  Its questions were derived from headings: `llmops evaluate cases export --assistant {_FOLDER}`"
+                " writes them as a file to edit."
+            )
+
+    def _trigger(self, dag_id: str, conf: Mapping[str, Any]) -> str:
+        """Start a run as the author; unpausing first, so that it is not left queued."""
+        self.stack.client("admin").unpause(dag_id)
+        return self.stack.client("author").trigger(dag_id, {k: v for k, v in conf.items() if v is not None})
+
+    def _follow(self, airflow: AirflowClient, dag_id: str, run_id: str, approver: Approver | None = None) -> None:
+        seen: dict[str, str] = {}
+
+        def progress(tasks: list[dict[str, Any]]) -> None:
+            for task in tasks:
+                name, state = task["task_id"], task["state"] or "scheduled"
+                if seen.get(name) != state and state in ("success", "failed", "skipped", "upstream_failed"):
+                    self.console.print(Text(f"  {name:<20} {state:<10} {task['duration'] or 0:6.1f} s"))
+                if approver and name == "ask_reviewer" and state == "awaiting_input":
+                    approver.answer(dag_id, run_id)
+                seen[name] = state
+
+        if airflow.wait_for_run(dag_id, run_id, timeout_seconds=7 * 24 * 3600, progress=progress) != "success":
+            failed = sorted(name for name, state in seen.items() if state == "failed")
+            raise StackError(
+                f"the run {run_id!r} of {dag_id!r} failed at {', '.join(failed) or 'an unknown task'}: "
+                + "".join(_last_lines(airflow, dag_id, run_id, name) for name in failed[:1])
+                + f"; see {airflow.url}/dags/{dag_id}/runs/{run_id}"
+            )
+
+    def _results(self, airflow: AirflowClient, dag_id: str, run_id: str) -> dict[str, Any]:
+        """Return what each task returned, and enter its seconds into the ledger."""
+        results = {}
+        for task in airflow.tasks(dag_id, run_id):
+            if task["state"] == "success" and task["task_id"] not in ("ask_reviewer", "announce"):
+                results[task["task_id"]] = airflow.result(dag_id, run_id, task["task_id"])
+        self.ledger.enter(dag_id, run_id, results)
+        return results
+
+    def _say(self, text: str) -> None:
+        self.console.print(Text(f"  {text}"))
+
+    @contextmanager
+    def _stage(self, title: str) -> Iterator[None]:
+        self.stage_number += 1
+        self.console.print(Text(f"\n[{self.stage_number}/{_STAGES}] {title}", style="bold"))
+        began = time.monotonic()
+        yield
+        seconds = time.monotonic() - began
+        self.ledger.stage(title, seconds)
+        self._say(f"{seconds:.1f} s")
+
+
+def _last_lines(airflow: AirflowClient, dag_id: str, run_id: str, task_id: str) -> str:
+    return os.linesep.join(airflow.log(dag_id, run_id, task_id).splitlines()[-5:])
+
+
+def _folder_assistant(folder: Path) -> dict[str, Any]:
+    """Return an assistant over one folder, with everything else at its default."""
+    return {
+        "description": f"Answers questions from the documents in {folder}.",
+        "sources": [{"kind": "directory", "name": "documents", "path": str(folder)}],
+        "prompt": "Answer from the numbered passages below and from nothing else; cite them like [1].\n\n"
+        "{context}\n\nQuestion: {question}\n",
+        "gate": {
+            "underpowered": "allow",
+            "rules": [
+                {"metric": "recall_at_10", "minimum": 0.5, "largest_loss": 0.1},
+                {"metric": "latency_p95_seconds", "maximum": 5},
+            ],
+        },
+        "approval": {"approvers": ["reviewer"]},
+    }

@@ -1,0 +1,40 @@
+"""Index generations: chunks with vectors and words in Postgres, in step with the chunks table, and searched.
+
+A generation is what one embedder and one chunker made. It is never edited to another embedder: a query
+whose embedder differs is refused, and a new embedder gets a generation of its own beside the old one.
+"""
+
+from llmops.index._dump import dump, vector_signature
+from llmops.index._follow import follow
+from llmops.index._generations import (
+    Generation,
+    create_generation,
+    drop_generation,
+    find_generation,
+    generation_id,
+    generations,
+    mark,
+    require_fingerprint,
+)
+from llmops.index._search import MAX_CANDIDATES, Hit, Mode, search
+from llmops.index._sync import SyncCounts, sync
+
+__all__ = [
+    "MAX_CANDIDATES",
+    "Generation",
+    "Hit",
+    "Mode",
+    "SyncCounts",
+    "create_generation",
+    "drop_generation",
+    "dump",
+    "find_generation",
+    "follow",
+    "generation_id",
+    "generations",
+    "mark",
+    "require_fingerprint",
+    "search",
+    "sync",
+    "vector_signature",
+]

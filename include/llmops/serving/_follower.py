@@ -1,0 +1,199 @@
+"""Follows the production alias: loads what it names, swaps whole, and says which release is served."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from llmops.chain import Chain
+from llmops.errors import ServiceUnavailable
+
+__all__ = ["Followed", "Release", "ReleaseFollower", "ReleaseSource"]
+
+log = logging.getLogger(__name__)
+
+
+class Release(Protocol):
+    """A release that is ready to answer."""
+
+    @property
+    def release_id(self) -> str:
+        """Return the id."""
+
+    @property
+    def chain(self) -> Chain:
+        """Return what answers."""
+
+    def close(self) -> None:
+        """Give back what it holds; nobody uses it any more."""
+
+
+class ReleaseSource(Protocol):
+    """Where releases come from."""
+
+    def current(self, assistant: str) -> str | None:
+        """Return the id of the production release, cheaply, or None when there is none."""
+
+    def load(self, assistant: str) -> Release | None:
+        """Return the production release, every part checked and ready to answer."""
+
+    def report(self, assistant: str, release_id: str) -> None:
+        """Tell everyone that this replica answers with that release."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What is known about one assistant: the release it is served from, and why it is not a newer one."""
+
+    assistant: str
+    release_id: str | None = None
+    polled: bool = False
+    error: str | None = None
+
+
+class _Held:
+    """A release with the number of requests that answer from it; closed when retired and unused."""
+
+    def __init__(self, release: Release) -> None:
+        self.release = release
+        self._lock = threading.Lock()
+        self._users = 0
+        self._retired = False
+
+    def enter(self) -> bool:
+        """Count a request in; return False when the release has been retired."""
+        with self._lock:
+            self._users += not self._retired
+            return not self._retired
+
+    def leave(self) -> None:
+        with self._lock:
+            self._users -= 1
+            last = self._retired and not self._users
+        if last:
+            self._close()
+
+    def retire(self) -> None:
+        with self._lock:
+            self._retired = True
+            unused = not self._users
+        if unused:
+            self._close()
+
+    def _close(self) -> None:
+        self.release.chain.close()
+        self.release.close()
+
+
+def _warmed(release: Release) -> _Held:
+    """Return a release whose first question will find everything loaded; close one that cannot answer."""
+    held = _Held(release)
+    try:
+        release.chain.warm()
+    except BaseException:
+        held.retire()
+        raise
+    return held
+
+
+class ReleaseFollower:
+    """Keeps one release per assistant at hand; a thread per assistant polls and swaps.
+
+    A request keeps the release it started with. When polling or loading fails, the old release goes on
+    answering and ``status`` has the error.
+    """
+
+    def __init__(
+        self, source: ReleaseSource, assistants: Sequence[str], *, poll: float = 1.0, report: float = 5.0
+    ) -> None:
+        self._source = source
+        self._poll = poll
+        self._report = report
+        self._held: dict[str, _Held] = {}
+        self._status = {name: Followed(name) for name in assistants}
+        self._stopping = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._follow, args=(name,), name=f"follow-{name}", daemon=True)
+            for name in assistants
+        ]
+
+    def start(self) -> None:
+        """Begin to follow."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop following and retire every release."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(timeout=30)
+        for name in list(self._held):
+            self._held.pop(name).retire()
+
+    def status(self) -> list[Followed]:
+        """Return what is known about each assistant."""
+        return list(self._status.values())
+
+    @contextlib.contextmanager
+    def lease(self, assistant: str) -> Iterator[Release]:
+        """Lend the release in production now; it stays usable until the block ends.
+
+        Raises ServiceUnavailable when there is none.
+        """
+        while True:
+            held = self._held.get(assistant)
+            if held is None:
+                reason = self._status[assistant].error or "no release of it is in production"
+                raise ServiceUnavailable(f"assistant {assistant!r} cannot answer yet: {reason}")
+            if held.enter():
+                break
+        try:
+            yield held.release
+        finally:
+            held.leave()
+
+    def _follow(self, assistant: str) -> None:
+        reported = float("-inf")
+        while not self._stopping.is_set():
+            try:
+                swapped = self._catch_up(assistant)
+                release_id = self._status[assistant].release_id
+                if release_id and (swapped or time.monotonic() - reported >= self._report):
+                    self._source.report(assistant, release_id)
+                    reported = time.monotonic()
+                self._note(assistant, None)
+            except Exception as error:  # noqa: BLE001 - the edge of this thread: recorded, and tried again
+                self._note(assistant, f"{type(error).__name__}: {error}")
+            self._stopping.wait(self._poll)
+
+    def _catch_up(self, assistant: str) -> bool:
+        """Serve what is in production now; return whether that was something else before."""
+        held = self._held.get(assistant)
+        current = self._source.current(assistant)
+        if current == (held.release.release_id if held else None):
+            return False
+        release = self._source.load(assistant) if current else None
+        if release is None:
+            self._held.pop(assistant, None)
+        else:
+            self._held[assistant] = _warmed(release)
+        release_id = release.release_id if release else None
+        self._status[assistant] = replace(self._status[assistant], release_id=release_id)
+        log.info("%s: now answering with release %s", assistant, (release_id or "none")[:12])
+        if held:
+            held.retire()
+        return True
+
+    def _note(self, assistant: str, error: str | None) -> None:
+        """Remember how the poll went; log only when that changed."""
+        before = self._status[assistant]
+        self._status[assistant] = replace(before, polled=True, error=error)
+        if error != before.error and error:
+            log.warning("%s: the production release cannot be followed: %s", assistant, error)
+        elif error != before.error:
+            log.info("%s: the production release can be followed again", assistant)

@@ -1,0 +1,97 @@
+"""The notary signs only what a person on the list, who is no author, approved in time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from llmops.assistant import Approval
+from llmops.release._approval import ApprovalRequest
+from llmops.release._notary import Finding, judge
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+RULES = Approval(approvers=("reviewer", "author"), deadline_hours=24)
+
+
+def request(environment: str = "dev") -> ApprovalRequest:
+    return ApprovalRequest(
+        nonce=uuid4(),
+        release_id="a" * 64,
+        report_hash="b" * 64,
+        assistant="guide",
+        environment=environment,
+        deadline=NOW + timedelta(hours=1),
+        dag_id="release_assistant",
+        run_id="manual",
+        task_id="ask_reviewer",
+        opened_at=NOW - timedelta(hours=1),
+    )
+
+
+def answer(**changes: Any) -> dict[str, Any]:
+    record = {
+        "response_received": True,
+        "responded_by_user": {"id": "reviewer", "name": "reviewer"},
+        "chosen_options": ["Approve"],
+        "params_input": {},
+        "created_at": (NOW - timedelta(hours=1)).isoformat(),
+        "responded_at": NOW.isoformat().replace("+00:00", "Z"),
+        "body": f"release {'a' * 64}, report {'b' * 64}",
+    }
+    return {**record, **changes}
+
+
+def decide(record: dict[str, Any] | None, environment: str = "dev", now: datetime = NOW) -> Finding | None:
+    return judge(request(environment), ("author",), RULES, record, now)
+
+
+def test_an_approval_by_a_listed_person_in_time_is_recorded() -> None:
+    finding = decide(answer())
+    assert finding is not None
+    assert (finding.decision, finding.approver, finding.channel) == ("approved", "reviewer", "airflow")
+
+
+def test_a_request_without_an_answer_stays_open_until_the_deadline_and_is_then_rejected() -> None:
+    assert decide(None) is None
+    assert decide(answer(response_received=False)) is None
+    late = decide(answer(response_received=False), now=NOW + timedelta(hours=2))
+    assert late is not None
+    assert late.decision == "rejected"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"responded_by_user": None, "chosen_options": ["Reject"]}, "nobody answered"),
+        ({"responded_by_user": None}, "nobody answered"),
+        ({"chosen_options": ["Reject"]}, "chose Reject"),
+        ({"chosen_options": ["Approve", "Reject"]}, "chose Approve, Reject"),
+        ({"chosen_options": []}, "chose nothing"),
+        ({"responded_by_user": {"id": "x", "name": "stranger"}}, "not on the list"),
+        ({"responded_by_user": {"id": "author", "name": "author"}}, "author of this release"),
+        ({"body": f"release {'c' * 64}, report {'b' * 64}"}, "hashes"),
+        ({"body": f"release {'a' * 64}, report {'c' * 64}"}, "hashes"),
+        ({"body": None}, "hashes"),
+        ({"responded_at": (NOW + timedelta(hours=2)).isoformat()}, "deadline"),
+        ({"responded_at": (NOW - timedelta(hours=2)).isoformat()}, "deadline"),
+        ({"responded_at": None}, "deadline"),
+    ],
+)
+def test_everything_else_is_a_rejection_with_its_reason(changes: dict[str, Any], reason: str) -> None:
+    finding = decide(answer(**changes))
+    assert finding is not None
+    assert finding.decision == "rejected"
+    assert reason in finding.reason
+
+
+def test_the_demos_answer_counts_in_dev_only() -> None:
+    record = answer(params_input={"channel": "demo"})
+    in_dev, elsewhere = decide(record), decide(record, environment="prod")
+    assert in_dev is not None
+    assert elsewhere is not None
+    assert (in_dev.decision, in_dev.channel) == ("approved", "demo")
+    assert elsewhere.decision == "rejected"
+    assert "dev" in elsewhere.reason

@@ -1,0 +1,250 @@
+"""Nothing reaches production without a PASS and a valid approval of exactly that release."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from support.services import FreshDatabase
+
+from llmops.errors import IntegrityError, MissingInput, NotApproved, StaleRelease, TransientError
+from llmops.release import (
+    ApprovalRequest,
+    confirm,
+    ledger,
+    production_release,
+    promote,
+    read_manifest,
+    registry_of,
+    report_replica,
+    request_text,
+    roll_back,
+    stage,
+)
+from llmops.settings import Environment
+
+Make = Callable[..., str]
+Ask = Callable[..., ApprovalRequest]
+Record = Callable[..., None]
+
+
+@pytest.fixture
+def approved(environment: Environment, release: Make, report: Make, ask: Ask, record: Record) -> Ask:
+    """Return a request of a staged release that the notary approved."""
+
+    def make(prompt: str = "a", baseline: str | None = None) -> ApprovalRequest:
+        release_id = release(prompt)
+        report_hash = report(release_id, baseline=baseline)
+        stage(environment, release_id, report_hash, "author")
+        request = ask(release_id, report_hash)
+        record(request)
+        return request
+
+    return make
+
+
+def production(environment: Environment) -> str | None:
+    return production_release(environment, "guide")
+
+
+def test_an_approved_release_goes_to_production_once(environment: Environment, approved: Ask, url: str) -> None:
+    request = approved()
+    assert promote(environment, request, "author") == ""
+    assert promote(environment, request, "author") == ""
+    assert production(environment) == request.release_id
+    entries = ledger(url, "guide", "production")
+    assert [(e.to_release, e.actor, e.report_hash, e.approval_nonce) for e in entries] == [
+        (request.release_id, "author", request.report_hash, request.nonce)
+    ]
+
+
+def test_staging_stays_where_it_is_after_promotion(environment: Environment, approved: Ask) -> None:
+    request = approved()
+    promote(environment, request, "author")
+    assert registry_of(environment, "guide").alias("staging")[0] == request.release_id  # type: ignore[index]
+
+
+def test_a_report_that_is_no_pass_can_neither_be_staged_nor_asked_about(
+    environment: Environment, release: Make, report: Make, ask: Ask
+) -> None:
+    release_id, other = release("a"), release("b")
+    for report_hash in (report(release_id, "FAIL"), report(release_id, "INCOMPLETE"), report(other, "PASS")):
+        with pytest.raises(NotApproved):
+            stage(environment, release_id, report_hash, "author")
+        with pytest.raises(NotApproved):
+            ask(release_id, report_hash)
+    assert registry_of(environment, "guide").alias("staging") is None
+
+
+def test_without_the_notarys_record_nothing_is_promoted(
+    environment: Environment, release: Make, report: Make, ask: Ask
+) -> None:
+    release_id = release()
+    request = ask(release_id, report(release_id))
+    with pytest.raises(NotApproved, match="recorded no answer"):
+        promote(environment, request, "author")
+    assert production(environment) is None
+
+
+@pytest.mark.parametrize(
+    ("decision", "changes", "message"),
+    [
+        ("rejected", {"reason": "reviewer chose Reject"}, "chose Reject"),
+        ("approved", {"expires_at": datetime.now(UTC) - timedelta(seconds=1)}, "expired"),
+        ("approved", {"environment": "staging"}, "environment"),
+    ],
+)
+def test_a_rejected_expired_or_foreign_approval_promotes_nothing(
+    environment: Environment, release: Make, report: Make, ask: Ask, record: Record,
+    decision: str, changes: dict, message: str,
+) -> None:  # fmt: skip
+    release_id = release()
+    request = ask(release_id, report(release_id))
+    record(request, decision, **changes)
+    with pytest.raises(NotApproved, match=message):
+        promote(environment, request, "author")
+    assert production(environment) is None
+
+
+def test_an_approval_of_one_release_does_not_promote_another(
+    environment: Environment, release: Make, report: Make, ask: Ask, record: Record
+) -> None:
+    one, other = release("a"), release("b")
+    request = ask(one, report(one))
+    record(request, release_id=other, report_hash=report(other))
+    with pytest.raises(NotApproved, match="not this one"):
+        promote(environment, request, "author")
+
+
+def test_promotion_is_refused_when_production_moved_since_the_gate_compared(
+    environment: Environment, approved: Ask
+) -> None:
+    first, second = approved("a"), approved("b")
+    promote(environment, first, "author")
+    with pytest.raises(StaleRelease, match="run release_assistant again"):
+        promote(environment, second, "author")
+    assert production(environment) == first.release_id
+
+
+def test_uncommitted_code_is_promoted_in_dev_only(
+    environment: Environment, release: Make, report: Make, ask: Ask, record: Record
+) -> None:
+    release_id = release(dirty=True)
+    report_hash = report(release_id)
+    stage(environment, release_id, report_hash, "author")
+    request = ask(release_id, report_hash)
+    record(request, environment="prod")
+    prod = environment.model_copy(update={"name": "prod"})
+    with pytest.raises(NotApproved, match="uncommitted"):
+        promote(prod, request, "author")
+
+
+def test_a_replica_with_other_code_stops_promotion_before_the_alias_moves(
+    environment: Environment, database: FreshDatabase, approved: Ask
+) -> None:
+    request = approved()
+    with psycopg.connect(database.url("llmops_serving")) as connection:
+        connection.execute(
+            "INSERT INTO replicas (assistant, replica_id, release_id, code_digest) VALUES ('guide', 'r1', 'x', 'old')"
+        )
+    with pytest.raises(NotApproved, match="r1 run"):
+        promote(environment, request, "author")
+    assert registry_of(environment, "guide").alias("production") is None
+
+
+def test_an_alias_moved_by_hand_is_not_followed(environment: Environment, approved: Ask) -> None:
+    first = approved("a")
+    promote(environment, first, "author")
+    second = approved("b", baseline=first.release_id)
+    registry = registry_of(environment, "guide")
+    version = registry.release_version(second.release_id)
+    assert version is not None
+    registry.set_alias("production", version)
+    with pytest.raises(IntegrityError, match="moved without a promotion"):
+        production(environment)
+
+
+def test_rollback_goes_to_an_earlier_production_release_with_a_name_and_a_reason(
+    environment: Environment, approved: Ask, release: Make, url: str
+) -> None:
+    first = approved("a")
+    promote(environment, first, "author")
+    second = approved("b", baseline=first.release_id)
+    promote(environment, second, "author")
+    never = release("c")
+    with pytest.raises(MissingInput, match="never in production"):
+        roll_back(environment, "guide", never, "reviewer", "bad answers")
+    for actor, reason in (("", "bad answers"), ("reviewer", " ")):
+        with pytest.raises(NotApproved):
+            roll_back(environment, "guide", None, actor, reason)
+    assert roll_back(environment, "guide", None, "reviewer", "bad answers") == first.release_id
+    assert production(environment) == first.release_id
+    last = ledger(url, "guide", "production")[-1]
+    assert (last.action, last.actor, last.reason) == ("roll back", "reviewer", "bad answers")
+
+
+def test_confirmation_waits_for_every_live_replica(
+    environment: Environment, database: FreshDatabase, approved: Ask
+) -> None:
+    request = approved()
+    promote(environment, request, "author")
+    serving = environment.model_copy(update={"database_url": _secret(database.url("llmops_serving"))})
+    assert confirm(environment, request.release_id, timedelta(seconds=0)) == 0
+    report_replica(serving, "guide", "b" * 64, "r1")
+    with pytest.raises(TransientError, match="r1"):
+        confirm(environment, request.release_id, timedelta(seconds=1))
+    report_replica(serving, "guide", request.release_id, "r1")
+    report_replica(serving, "guide", request.release_id, "r2")
+    assert confirm(environment, request.release_id, timedelta(seconds=1)) == 2
+
+
+def test_the_worker_cannot_write_an_approval_or_change_the_ledger(
+    database: FreshDatabase, environment: Environment, approved: Ask
+) -> None:
+    request = approved()
+    promote(environment, request, "author")
+    forbidden = (
+        "INSERT INTO approvals SELECT * FROM approvals",
+        "UPDATE approvals SET decision = 'approved'",
+        "DELETE FROM approvals",
+        "UPDATE release_ledger SET actor = 'someone'",
+        "DELETE FROM release_ledger",
+        "UPDATE releases SET manifest = ''",
+        "UPDATE gate_reports SET verdict = 'PASS'",
+        "UPDATE approval_requests SET deadline = now()",
+        "ALTER TABLE approvals DISABLE TRIGGER ALL",
+    )
+    for statement in forbidden:
+        with (
+            psycopg.connect(database.url("llmops_worker")) as connection,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+        ):
+            connection.execute(statement)
+
+
+def test_a_manifest_changed_in_the_database_is_refused(
+    database: FreshDatabase, release: Make, url: str
+) -> None:
+    release_id = release()
+    with psycopg.connect(database.url("llmops_owner")) as connection:
+        connection.execute("UPDATE releases SET manifest = replace(manifest, '\"author\"', '\"nobody\"')")
+    with pytest.raises(IntegrityError, match="changed after it was made"):
+        read_manifest(url, release_id)
+
+
+def test_the_text_of_a_request_carries_both_hashes_and_the_report(
+    release: Make, report: Make, ask: Ask, url: str
+) -> None:
+    release_id = release()
+    request = ask(release_id, report(release_id))
+    subject, body = request_text(url, request)
+    assert release_id[:12] in subject
+    assert all(part in body for part in (release_id, request.report_hash, "author", "Verdict: PASS"))
+
+
+def _secret(value: str):
+    from pydantic import SecretStr
+
+    return SecretStr(value)

@@ -1,0 +1,23 @@
+"""A DAG for tests of the stack: two quick tasks in a row, the second names the database it would use."""
+
+from airflow.sdk import dag, task
+
+
+@dag(schedule=None, catchup=False)
+def probe_stack():
+    @task(retries=3, retry_delay=1)
+    def begin() -> int:
+        return 1
+
+    @task(retries=3, retry_delay=1)
+    def finish(number: int) -> dict[str, str]:
+        from airflow.sdk import Connection
+
+        from llmops.settings import environ
+
+        return {"url": environ()["LLMOPS_DATABASE_URL"], "login": str(Connection.get("llmops_postgres").login)}
+
+    finish(begin())
+
+
+probe_stack()

@@ -1,0 +1,130 @@
+"""Airflow under the supervisor, with DAGs of its own."""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+import psutil
+import pytest
+from stack.conftest import leftovers, process_of, wait_until
+
+from llmops.errors import StackError
+from llmops.stack import AirflowClient, AirflowError, Stack
+
+pytestmark = pytest.mark.stack
+
+COMPONENTS = ("airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
+
+
+@pytest.fixture(scope="module")
+def airflow(make_stack: Callable[..., Stack]) -> Iterator[Stack]:
+    """A running stack without the services of ours."""
+    stack = make_stack(*COMPONENTS)
+    stack.up()
+    yield stack
+    stack.down()
+    assert not leftovers(stack)
+
+
+@pytest.fixture
+def client(airflow: Stack) -> Iterator[AirflowClient]:
+    """A client with the administrator's account."""
+    with airflow.client() as client:
+        yield client
+
+
+def _works(stack: Stack) -> bool:
+    return all(state.state.works for state in stack.status())
+
+
+def _run_probe(client: AirflowClient) -> str:
+    client.wait_for_dag("probe_stack")
+    client.unpause("probe_stack")
+    run_id = client.trigger("probe_stack")
+    assert client.wait_for_run("probe_stack", run_id, timeout_seconds=120) == "success"
+    return run_id
+
+
+def test_a_dag_runs_as_the_worker_role_with_the_loaded_connection(airflow: Stack, client: AirflowClient) -> None:
+    result = client.result("probe_stack", _run_probe(client), "finish")
+    assert result == {"url": airflow.database_url("llmops_worker"), "login": "llmops_worker"}
+
+
+def test_connections_and_pools_come_from_the_settings_file(airflow: Stack, client: AirflowClient) -> None:
+    assert client.request("GET", "/pools/delta_writer")["slots"] == 1
+    mlflow = client.request("GET", "/connections/mlflow")
+    assert f"{mlflow['host']}:{mlflow['port']}" == airflow.addresses["mlflow"]
+
+
+def test_users_have_passwords_of_their_own_in_a_private_file(airflow: Stack) -> None:
+    file = airflow.home / "airflow" / "passwords.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert set(json.loads(file.read_text())) == {"admin", "author", "reviewer", "service"}
+    for user in ("admin", "author", "reviewer", "service"):
+        with airflow.client(user) as client:
+            client.request("GET", "/dags")
+    with pytest.raises(AirflowError, match="refused the sign-in"):
+        AirflowClient(airflow.addresses["airflow"], "admin", "admin").request("GET", "/dags")
+    assert httpx.get(f"{airflow.addresses['airflow']}/api/v2/dags").status_code == 401
+
+
+def test_passwords_are_in_no_log(airflow: Stack) -> None:
+    secrets = [*json.loads((airflow.home / "secrets.json").read_text()).values()]
+    secrets += json.loads((airflow.home / "postgres" / "passwords.json").read_text()).values()
+    for file in (airflow.home / "logs").rglob("*.log"):
+        text = file.read_text(errors="replace")
+        assert not [secret for secret in secrets if secret in text], file
+
+
+def test_only_the_assigned_person_answers(airflow: Stack, client: AirflowClient) -> None:
+    client.wait_for_dag("probe_approval")
+    client.unpause("probe_approval")
+    run_id = client.trigger("probe_approval")
+    wait_until(lambda: client.question("probe_approval", run_id, "ask") is not None)
+    with airflow.client("author") as author, pytest.raises(AirflowError, match="403"):
+        author.answer("probe_approval", run_id, "ask", "Approve")
+    with airflow.client("reviewer") as reviewer:
+        reviewer.answer("probe_approval", run_id, "ask", "Approve")
+    assert client.wait_for_run("probe_approval", run_id) == "success"
+    with airflow.client("service") as service:
+        answered = service.question("probe_approval", run_id, "ask")
+    assert answered is not None
+    assert (answered["responded_by_user"]["name"], answered["chosen_options"]) == ("reviewer", ["Approve"])
+
+
+def test_nothing_listens_beyond_loopback(airflow: Stack) -> None:
+    ours = {state.leader.pid for state in airflow.status() if state.leader}
+    ours |= {child.pid for pid in ours for child in psutil.Process(pid).children(recursive=True)}
+    listening = [c for c in psutil.net_connections("inet") if c.pid in ours and c.status == psutil.CONN_LISTEN]
+    assert listening
+    assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
+
+
+def test_the_command_line_of_airflow_works_in_the_stack(airflow: Stack) -> None:
+    assert "probe_stack" in airflow.airflow("dags", "list")
+    with pytest.raises(StackError, match="airflow no-such-command"):
+        airflow.airflow("no-such-command")
+
+
+def test_a_killed_scheduler_is_started_again_and_runs_go_on(airflow: Stack, client: AirflowClient) -> None:
+    victim = process_of(airflow, "airflow-scheduler")
+    workers = victim.children(recursive=True)
+    victim.kill()
+    _run_probe(client)
+    assert not [worker for worker in workers if worker.is_running()]
+    assert _works(airflow)
+
+
+def test_an_outage_of_postgres_heals_by_itself(airflow: Stack, client: AirflowClient) -> None:
+    marker = next(airflow.home.glob("postgres/server/data/PG_VERSION"))
+    hidden = marker.rename(marker.with_name("hidden"))
+    process_of(airflow, "postgres").kill()
+    wait_until(lambda: not _works(airflow))
+    time.sleep(6)
+    hidden.rename(marker)
+    wait_until(lambda: _works(airflow), 120)
+    _run_probe(client)

@@ -1,0 +1,44 @@
+"""An embedder without weights, for tests of everything around one: equal words give near vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class HashEmbedder:
+    """Adds up one fixed direction per word; the history of embedded texts and a hook show what was asked of it.
+
+    ``before`` is called with every batch before it is embedded and may raise, wait or kill.
+    """
+
+    def __init__(
+        self, dimension: int = 32, name: str = "hash", before: Callable[[Sequence[str]], Any] | None = None
+    ) -> None:
+        self.name = name
+        self.dimension = dimension
+        self.max_tokens = 256
+        self.fingerprint = hashlib.sha256(f"{name} {dimension}".encode()).hexdigest()
+        self.history: list[str] = []
+        self._before = before
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if self._before:
+            self._before(texts)
+        self.history += texts
+        return np.stack([self._one(text) for text in texts]) if texts else np.empty((0, self.dimension), "f4")
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+    def _one(self, text: str) -> NDArray[np.float32]:
+        total = np.full(self.dimension, 1e-3)
+        for word in re.findall(r"\w+", text.lower()):
+            seed = int.from_bytes(hashlib.sha256(f"{self.name} {word}".encode()).digest()[:8], "big")
+            total += np.random.default_rng(seed).standard_normal(self.dimension)
+        return (total / np.linalg.norm(total)).astype(np.float32)
