@@ -68,6 +68,10 @@ format: setup ## Format the code and apply the safe fixes
 	@$(BIN)/ruff check --fix $(SOURCES)
 	@$(BIN)/ruff format $(SOURCES)
 
+.PHONY: docs
+docs: setup ## Write the pages that are generated from the code
+	@$(BIN)/python tools/configuration_docs.py
+
 .PHONY: bench
 bench: setup ## Measure the figures that the documentation states
 	@$(BIN)/python -m bench $(ARGS)

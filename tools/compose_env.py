@@ -6,7 +6,10 @@ import base64
 import secrets
 
 PASSWORDS = (
-    *(f"LLMOPS_PASSWORD_{role}" for role in ("ADMIN", "AIRFLOW", "MLFLOW", "OWNER", "WORKER", "SERVING", "NOTARY")),
+    *(
+        f"LLMOPS_PASSWORD_{role}"
+        for role in ("ADMIN", "AIRFLOW", "MLFLOW", "OWNER", "WORKER", "SERVING", "NOTARY")
+    ),
     *(f"AIRFLOW_PASSWORD_{user}" for user in ("ADMIN", "AUTHOR", "REVIEWER", "SERVICE")),
     "AIRFLOW_API_SECRET",
     "AIRFLOW_JWT_SECRET",

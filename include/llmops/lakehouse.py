@@ -238,7 +238,14 @@ class LakeTable:
 
 def _rows(table: DeltaTable, columns: Sequence[str] | None, where: Any = None) -> pa.Table:
     names = list(columns) if columns is not None else None
-    return _plain(table.to_pyarrow_dataset().to_table(columns=names, filter=where))
+    if where is None:
+        return _plain(table.to_pyarrow_dataset().to_table(columns=names))
+    # Not pushed down: the files' statistics are string views, which pyarrow cannot compare with strings.
+    import pyarrow as pa
+
+    batches = table.to_pyarrow_dataset().to_batches(columns=names)
+    kept = [_plain(pa.Table.from_batches([batch])).filter(where) for batch in batches]
+    return pa.concat_tables(kept) if kept else _rows(table, columns)
 
 
 def _plain(table: pa.Table) -> pa.Table:

@@ -45,7 +45,9 @@ _BOOK = _chunks(
 def test_cases_come_from_headings_sections_and_first_sentences():
     cases = {case.expected_documents + case.facts: case for case in derive_cases(_BOOK, limit=50)}
     firing = cases["docs:kiln.md", "Open the lower damper before lighting."]
-    assert "Firing the kiln in The kiln" in firing.question
+    assert "Firing the kiln" in firing.question
+    assert "The kiln" in firing.question
+    assert firing.slice == "how-to"
     assert firing.question.endswith("?")
     assert cases["docs:kiln.md", "The kiln holds forty pots at most per firing."].slice == "limits"
     assert cases["docs:wheel.md", "Press both hands firmly against the wet clay."].slice == "how-to"
@@ -62,7 +64,7 @@ def test_all_are_marked_synthetic_and_some_cannot_be_answered():
 
 
 def test_an_off_topic_question_that_the_documents_speak_about_is_not_asked():
-    text = "Sourdough bread must rise long before baking. Let dough rise. Puppy vaccine first. Penguins dive deep."
+    text = "Let sourdough bread rise long before baking. A puppy needs a vaccine first. Penguins dive deep."
     cases = derive_cases(_chunks(("a.md", "Bread", ["Bread"], text)), limit=200)
     asked = {case.question for case in cases if case.unanswerable}
     assert not any("sourdough" in q or "puppy" in q or "penguins" in q for q in asked)

@@ -244,28 +244,25 @@ def test_the_same_inputs_give_the_same_report_whatever_the_order_of_rules():
 
 
 def test_an_equal_candidate_is_rarely_blocked_and_a_worse_one_rarely_passes():
-    """The seeds differ, so that the verdict means something although each gate is deterministic."""
     equal_blocked = worse_passed = 0
     rules = _rules(_loss(0.08), resamples=1_000)
-    for seed in range(150):
+    for seed in range(100):
         generator = np.random.default_rng(seed)
         base = (generator.random(_QUESTIONS) < 0.6).astype(float)
         noise = generator.random(_QUESTIONS)
-        equal = np.where(noise < 0.1, 1 - base, base) if seed % 2 else base
-        equal = np.where((noise < 0.1), generator.permutation(base), base)
+        equal = np.where(noise < 0.2, generator.permutation(base), base)
         worse = np.where((base == 1) & (noise < 0.08 / 0.6), 0.0, base)
         production = _evaluation(base, label="production")
         equal_blocked += decide(rules, _evaluation(equal), production).verdict != "PASS"
         worse_passed += decide(rules, _evaluation(worse), production).verdict == "PASS"
-    assert equal_blocked / 150 < 0.1
-    assert worse_passed / 150 < 0.1
+    assert equal_blocked / 100 < 0.1
+    assert worse_passed / 100 < 0.1
 
 
 def test_a_thousand_questions_take_a_moment_only():
     generator = np.random.default_rng(0)
     base = generator.random(1_000)
     started = time.perf_counter()
-    decide(
-        _rules(_loss(0.05), resamples=10_000), _evaluation(base), _evaluation(base[::1], label="production")
-    )
+    other = _evaluation(generator.permutation(base), label="production")
+    decide(_rules(_loss(0.05), resamples=10_000), _evaluation(base), other)
     assert time.perf_counter() - started < 10

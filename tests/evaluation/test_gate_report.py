@@ -118,7 +118,6 @@ def test_what_questions_and_errors_carry_is_inert_on_the_page():
         "\u202e",
         "https://",
         "http://",
-        "| cell",
         "`code`",
         "\n# ",
     ):

@@ -99,3 +99,11 @@ def test_first_sentence_is_the_first_that_says_something():
         "The pool opens connections in background."
     )
     assert first_sentence("```\ncode only\n```\n\nno full stop here") is None
+
+
+def test_fenced_code_is_one_statement_with_the_marker_on_the_line_after_it():
+    code = "```python\nrow = rows[7]\n\nprint(row). Then stop\n```"
+    text = f"Open a pool. [1]\n\n{code}\n[2]\n\nClose the pool. [3]"
+    found = statements(text, {1, 2, 3, 7})
+    assert [s.markers for s in found] == [(1,), (2,), (3,)]
+    assert found[1].words == words_of("row = rows 7 print row then stop")

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.hash_embedder import HashEmbedder
-from support.services import FreshDatabase
 
 from index.corpus import Corpus
 from llmops.index import Generation, create_generation, generation_id, sync
 from llmops.index._sync import SyncCounts
 from llmops.manifest import ArtifactPin
+from support.hash_embedder import HashEmbedder
+from support.services import FreshDatabase
 
 CHUNKER = "c" * 12
 

@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-BACKEND = '''
+BACKEND = """
 import zipfile
 
 def build_editable(folder, config_settings=None, metadata_directory=None):
@@ -27,7 +27,7 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
         wheel.writestr(f"{info}/entry_points.txt", "[console_scripts]\\nllmops = textwrap:dedent\\n")
         wheel.writestr(f"{info}/RECORD", "")
     return name
-'''
+"""
 
 PYPROJECT = """
     [build-system]

@@ -124,8 +124,9 @@ def test_ways_to_get_torch_are_tried_in_the_order_that_fits_the_machine(
         _script(tmp_path / "nvidia-smi", 'echo "GPU 0: something (UUID: GPU-1)"')
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "UV_FIND_LINKS": find_links}
     with pytest.raises(bootstrap.BootstrapError, match="no route to the index"):
-        bootstrap.choose_plan(str(tmp_path / "uv"), Path("python"), [Path("lock")], environment)
-    assert [line.partition("python ")[2].partition("--requirements")[0].strip() for line in tried.open()] == expected
+        bootstrap.choose_plan(str(tmp_path / "uv"), Path(".venv/bin/python"), [Path("lock")], environment)
+    options = [line.partition("--python .venv/bin/python")[2] for line in tried.read_text().splitlines()]
+    assert [option.partition("--requirements")[0].strip() for option in options] == expected
 
 
 def test_a_gpu_whose_driver_does_not_answer_is_none(bootstrap: ModuleType, tmp_path: Path) -> None:
@@ -205,7 +206,8 @@ def index(tmp_path: Path, bootstrap: ModuleType) -> Iterator[str]:
     with zipfile.ZipFile(page / name, "w") as wheel:
         wheel.writestr(f"uv-{bootstrap.UV_VERSION}.data/scripts/uv", "#!/bin/sh\necho uv 0.13.9\n")
     digest = hashlib.sha256((page / name).read_bytes()).hexdigest()
-    (page / "index.html").write_text(json.dumps({"files": [{"filename": name, "url": name, "hashes": {"sha256": digest}}]}))
+    file = {"filename": name, "url": name, "hashes": {"sha256": digest}}
+    (page / "index.html").write_text(json.dumps({"files": [file]}))
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path / "index")))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}/simple"

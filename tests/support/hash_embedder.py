@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 class HashEmbedder:
-    """Adds up one fixed direction per word; the history of embedded texts and a hook show what was asked of it.
+    """Adds up one fixed direction per word; ``history`` holds every text that was embedded.
 
     ``before`` is called with every batch before it is embedded and may raise, wait or kill.
     """

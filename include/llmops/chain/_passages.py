@@ -34,8 +34,8 @@ def passages(text: str) -> list[Passage]:
     """Return the quotable units of a chunk in order; headings, tables, images and directives are left out."""
     found: list[Passage] = []
     for number, (block, code) in enumerate(_blocks(text)):
-        units = [block] if code else _sentences(block)
-        found.extend(Passage(unit, len(found) + i, code, number) for i, unit in enumerate(units))
+        for unit in [block] if code else _sentences(block):
+            found.append(Passage(unit, len(found), code, number))
     return found
 
 

@@ -32,7 +32,7 @@ class PromptTemplate:
         unknown = sorted(found - set(_KNOWN))
         if unknown:
             raise ConfigurationError(
-                f"the prompt has unknown placeholders {unknown}: use {{context}}, {{question}} and {{refusal}}"
+                f"the prompt has unknown placeholders {unknown}: use {{context}}, {{question}}, {{refusal}}"
             )
         if "question" not in found:
             raise ConfigurationError("the prompt has no placeholder {question}, so the model never sees it")

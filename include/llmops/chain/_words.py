@@ -43,12 +43,11 @@ def asks_for_code(question: str) -> bool:
 
 
 def word_weights(wanted: Sequence[str], texts: Sequence[set[str]]) -> dict[str, float]:
-    """Return how much each word tells: the fewer of the texts have it, the more (smoothed inverse frequency)."""
+    """Return how much each word tells: smoothed inverse frequency among the texts."""
     total = len(texts)
     frequency = {word: sum(word in text for text in texts) for word in wanted}
-    return {
-        word: 0.3 + log((total + 1) / (count + 0.5)) / log(2 * total + 2) for word, count in frequency.items()
-    }
+    scale = log(2 * total + 2)
+    return {word: 0.3 + log((total + 1) / (count + 0.5)) / scale for word, count in frequency.items()}
 
 
 def coverage(weights: dict[str, float], text: set[str]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,8 +55,11 @@ class Api:
             "install it, or take it out of the source's `packages`"
         )
 
-    def documents(self) -> Iterator[Document]:
-        """Yield a document for every public module and class that has any docstring, sorted by name."""
+    def documents(self, wanted: Callable[[str], bool] = lambda path: True) -> Iterator[Document]:
+        """Yield a document for every public module and class that has any docstring, sorted by name.
+
+        ``wanted`` is asked with each qualified name before anything is written about it.
+        """
         owners = self._owners()
         for module_name, members in sorted(owners.items()):
             module = self._module(module_name)
@@ -64,9 +67,11 @@ class Api:
                 continue
             classes = {name: obj for name, obj in members.items() if obj.is_class}
             others = {name: obj for name, obj in members.items() if not obj.is_class}
-            yield from self._document(module_name, module, others)
+            if wanted(module_name):
+                yield from self._document(module_name, module, others)
             for name, obj in sorted(classes.items()):
-                yield from self._class_documents(f"{module_name}.{name}", obj, module)
+                if wanted(f"{module_name}.{name}"):
+                    yield from self._class_documents(f"{module_name}.{name}", obj, module)
 
     def _class_documents(self, path: str, obj: griffe.Class, module: griffe.Module) -> Iterator[Document]:
         members = self._class_members(obj)

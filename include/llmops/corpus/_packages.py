@@ -14,7 +14,7 @@ from pydantic import Field
 from llmops.corpus._api import Api, Document
 from llmops.corpus._files import Snapshot, SourceFile, SourceName
 from llmops.corpus._rst import rst_to_markdown
-from llmops.errors import ConfigurationError, MissingInput
+from llmops.errors import MissingInput
 from llmops.settings import Section
 
 __all__ = ["PackagesSource"]
@@ -42,18 +42,20 @@ class PackagesSource(Section):
         Raises MissingInput when a package is not installed.
         """
         apis = [Api.of(package) for package in sorted(set(self.packages))]
-        return Snapshot(as_of, self._files(apis))
+        return Snapshot(as_of, self._files(apis, _distributions([api.package for api in apis])))
 
-    def _files(self, apis: list[Api]) -> Iterator[SourceFile]:
+    def _files(self, apis: list[Api], distributions: dict[str, metadata.Distribution]) -> Iterator[SourceFile]:
         seen: set[str] = set()
         for api in apis:
-            distribution = _distribution(api.package)
+            distribution = distributions[api.package]
             details = {"package": api.package, "distribution": distribution.name, "release": distribution.version}
-            for document in [*_readme(distribution), *api.documents()]:
-                excluded = any(fnmatchcase(document.path, pattern) for pattern in self.exclude)
-                if document.path not in seen and not excluded:
+            for document in [*_readme(distribution), *api.documents(self._wants)]:
+                if document.path not in seen and self._wants(document.path):
                     seen.add(document.path)
                     yield _file(document, details)
+
+    def _wants(self, path: str) -> bool:
+        return not any(fnmatchcase(path, pattern) for pattern in self.exclude)
 
 
 def _file(document: Document, details: dict[str, str]) -> SourceFile:
@@ -86,18 +88,18 @@ def _canonical(name: str) -> str:
     return name.lower().replace("_", "-").replace(".", "-")
 
 
-def _distribution(package: str) -> metadata.Distribution:
-    """Return the installed distribution that a package's files belong to."""
-    stem = package.replace(".", "/")
-    top = package.split(".")[0]
-    candidates = sorted(set(metadata.packages_distributions().get(top, [])))
-    for name in candidates:
-        distribution = metadata.distribution(name)
-        if len(candidates) == 1 or any(str(f).startswith(f"{stem}/") for f in distribution.files or []):
-            return distribution
-    if not candidates:
-        raise MissingInput(
-            f"package {package!r} belongs to no installed distribution: "
-            "install it, or take it out of the source's `packages`"
-        )
-    raise ConfigurationError(f"package {package!r} is part of none of the distributions {candidates}")
+def _distributions(packages: list[str]) -> dict[str, metadata.Distribution]:
+    """Return the installed distribution that each package's files belong to."""
+    found: dict[str, metadata.Distribution] = {}
+    for distribution in metadata.distributions():
+        record = f"\n{distribution.read_text('RECORD') or ''}"
+        for package in packages:
+            if f"\n{package.replace('.', '/')}/__init__.py," in record:
+                found.setdefault(package, distribution)
+    for package in packages:
+        if package not in found:
+            raise MissingInput(
+                f"package {package!r} belongs to no installed distribution: "
+                "install it, or take it out of the source's `packages`"
+            )
+    return found

@@ -15,6 +15,8 @@ __all__ = ["plain_roles", "rst_to_markdown"]
 
 _ROLE = re.compile(r":(?P<role>[a-zA-Z][\w:+.-]*):`(?P<text>[^`]+)`")
 _TARGET = re.compile(r"^(?P<label>.*?)\s*<(?P<target>[^>]+)>$", re.DOTALL)
+_PLAIN = re.compile(r"(?:[A-Za-z][\w ,;'\"()/!?-]*(?:[.,!?] ?[\w ,;'\"()/!?-]*)*\n?)+")
+"""Text without any markup, which needs no parser."""
 _PROSE_ROLES = {"ref", "doc", "term", "abbr", "std:ref", "std:doc", "title"}
 _SPHINX_NOTES = {
     "versionadded": "Added in version",
@@ -52,6 +54,8 @@ def rst_to_markdown(text: str) -> str:
     What docutils cannot make sense of stays as it was written. Raises ParseError when the text is
     nested deeper than the parser can follow.
     """
+    if _PLAIN.fullmatch(text.strip()):
+        return text.strip() + "\n"
     try:
         document = _parse(text)
         return _Writer().blocks(document).strip() + "\n"

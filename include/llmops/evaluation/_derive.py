@@ -6,15 +6,16 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Iterator, Mapping
-from itertools import zip_longest
-from typing import Any
-
-import pyarrow as pa
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice, zip_longest
+from typing import TYPE_CHECKING, Any
 
 from llmops.errors import MissingInput
 from llmops.evaluation._cases import Case, Slice
 from llmops.evaluation._text import first_sentence, words_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["derive_cases"]
 
@@ -27,7 +28,7 @@ _TEMPLATES: Mapping[Slice, tuple[str, ...]] = {
     "concept": (
         "What should I know about {topic}{place}?",
         "Can you explain {topic}{place} to me?",
-        "What does {topic} mean{place}?",
+        "What does “{topic}” mean{place}?",
     ),
     "limits": (
         "What are the limits or pitfalls of {topic}{place}?",
@@ -36,7 +37,7 @@ _TEMPLATES: Mapping[Slice, tuple[str, ...]] = {
 }
 _HOW_TO = re.compile(
     r"^(how|using|use|install|set(ting)? ?up|creat|configur|add|writ|runn?|build|mak|get(ting)? started|"
-    r"tutorial|quick ?start|example|usage|guide|step)",
+    r"tutorial|quick ?start|example|usage|guide|step|\w{3,}ing\b)",
     re.IGNORECASE,
 )
 _LIMITS = re.compile(
@@ -80,19 +81,15 @@ def derive_cases(chunks: pa.Table, *, limit: int = 100, seed: int = 0) -> list[C
     sections = list(_sections(chunks))
     chooser.shuffle(sections)
     refusals = _unanswerable(chunks, max(1, round(limit * _UNANSWERABLE_SHARE)), chooser)
-    cases: dict[str, Case] = {}
-    for section in _spread(sections):
-        if len(cases) >= limit - len(refusals):
-            break
-        case = _case(section, chooser)
-        if case is not None:
-            cases.setdefault(case.question.casefold(), case)
+    derived = (_case(section, chooser) for section in sections)
+    distinct = {case.question.casefold(): case for case in derived if case is not None}
+    cases = list(islice(_spread(distinct.values()), max(1, limit - len(refusals))))
     if not cases:
         raise MissingInput(
             "no evaluation case can be derived: no section of the documents has a heading and a full "
             "sentence; write cases by hand, one JSON object per line"
         )
-    return sorted([*cases.values(), *refusals], key=lambda case: case.id)
+    return sorted([*cases, *refusals], key=lambda case: case.id)
 
 
 def _sections(chunks: pa.Table) -> Iterator[dict[str, Any]]:
@@ -107,13 +104,13 @@ def _sections(chunks: pa.Table) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _spread(sections: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield one section of each document, then a second of each, and so on."""
-    by_document: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for section in sections:
-        by_document.setdefault((section["source"], section["path"]), []).append(section)
+def _spread(cases: Iterable[Case]) -> Iterator[Case]:
+    """Yield one case of each document, then a second of each, and so on."""
+    by_document: dict[str, list[Case]] = {}
+    for case in cases:
+        by_document.setdefault(case.expected_documents[0], []).append(case)
     for turn in zip_longest(*by_document.values()):
-        yield from (section for section in turn if section is not None)
+        yield from (case for case in turn if case is not None)
 
 
 def _case(section: Mapping[str, Any], chooser: random.Random) -> Case | None:
@@ -125,7 +122,7 @@ def _case(section: Mapping[str, Any], chooser: random.Random) -> Case | None:
         return None
     above = headings[-2] if len(headings) > 1 else _plain(section["title"] or "")
     place = f" in {above}" if above and above.casefold() != topic.casefold() else ""
-    name: Slice = "how-to" if _HOW_TO.search(topic) else "limits" if _LIMITS.search(topic) else "concept"
+    name: Slice = "limits" if _LIMITS.search(topic) else "how-to" if _HOW_TO.search(topic) else "concept"
     question = chooser.choice(_TEMPLATES[name]).format(topic=topic, place=place)
     document = f"{section['source']}:{section['path']}"
     return Case(

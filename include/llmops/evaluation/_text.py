@@ -20,9 +20,12 @@ _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|resp|approx|[A-Za-z]))\
 _WORD = re.compile(r"\d+(?:\.\d+)+|[^\W_]+(?:_[^\W_]+)*")
 _LINK = re.compile(r"!?\[([^\]\n]*)\]\([^)\n]*\)")
 _TAG = re.compile(r"</?[A-Za-z][^<>\n]{0,200}>")
-_CODE = re.compile(r"(```|~~~).*?(?:\1|\Z)|`[^`\n]+`", re.DOTALL)
-_FENCE = re.compile(r"^\s*(```|~~~).*$", re.MULTILINE)
+_FENCED = re.compile(
+    r"^\s*(?P<fence>```|~~~)[^\n]*\n(?P<code>.*?)(?:^\s*(?P=fence)[^\n]*$|\Z)", re.DOTALL | re.MULTILINE
+)
+_INLINE_CODE = re.compile(r"`[^`\n]+`")
 _MARKER = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\](?![(_])")
+_ONLY_MARKERS = re.compile(r"(?:\[\d{1,3}(?:\s*,\s*\d{1,3})*\]\s*)+")
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)*_`]*(?:\s*\[\d{1,3}(?:\s*,\s*\d{1,3})*\])*[.]?(?=\s|$)")
 _BLOCK_START = re.compile(r"^\s*(?:[-*+•]\s+|\d{1,3}[.)]\s+|\|)")
 _HEADING = re.compile(r"^\s{0,3}#{1,6}\s.*$", re.MULTILINE)
@@ -105,22 +108,22 @@ def statements(text: str, numbers: Collection[int] = ()) -> list[Statement]:
     colon and sentences without a content word state nothing and are left out.
     """
     found: list[Statement] = []
-    for block in _blocks(_hide_code_markers(text)):
-        sentences = [_statement(sentence, numbers) for sentence in _sentences(block)]
+    for block in _blocks(text):
+        units = [block.text] if block.code else _sentences(block.text)
         borrowed: tuple[int, ...] = ()
         kept: list[Statement] = []
-        for sentence in reversed(sentences):
-            borrowed = sentence.markers or borrowed
-            if sentence.words.polarity:
-                kept.append(Statement(sentence.words, borrowed, sentence.question))
+        for statement in reversed([_statement(unit, numbers) for unit in units]):
+            borrowed = statement.markers or borrowed
+            if statement.words.polarity:
+                kept.append(Statement(statement.words, borrowed, statement.question))
         found.extend(reversed(kept))
     return found
 
 
 def first_sentence(text: str) -> str | None:
     """Return the first sentence of ``text`` that states something (four content words or more)."""
-    for block in _blocks(_hide_code_markers(text)):
-        for sentence in _sentences(block):
+    for block in _blocks(text):
+        for sentence in () if block.code else _sentences(block.text):
             plain = " ".join(sentence.split())
             if len(words_of(plain).polarity) >= 4 and plain[-1] in ".!":
                 return plain
@@ -142,21 +145,50 @@ def _statement(sentence: str, numbers: Collection[int]) -> Statement:
     return Statement(words_of(plain), tuple(dict.fromkeys(markers)), plain.endswith("?"))
 
 
-def _hide_code_markers(text: str) -> str:
-    hidden = _CODE.sub(lambda code: code[0].replace("[", "(").replace("]", ")"), text)
-    return _HEADING.sub("", _FENCE.sub("\n", hidden))
+@dataclass(frozen=True)
+class _Block:
+    """A paragraph, list item, table row or fenced code, on one line."""
+
+    text: str
+    code: bool = False
 
 
-def _blocks(text: str) -> Iterator[str]:
-    """Yield paragraphs, list items and table rows, each on one line."""
+def _blocks(text: str) -> list[_Block]:
+    """Return the blocks of a text in order, without headings.
+
+    Markers on a line of their own belong to the block before it.
+    """
+    found: list[_Block] = []
+    rest = 0
+    for fence in _FENCED.finditer(text):
+        found += _paragraphs(text[rest : fence.start()])
+        found.append(_Block(_without_brackets(" ".join(fence["code"].split())), code=True))
+        rest = fence.end()
+    found += _paragraphs(text[rest:])
+    merged: list[_Block] = []
+    for block in found:
+        if merged and _ONLY_MARKERS.fullmatch(block.text):
+            merged[-1] = _Block(f"{merged[-1].text} {block.text}", merged[-1].code)
+        else:
+            merged.append(block)
+    return merged
+
+
+def _paragraphs(text: str) -> Iterator[_Block]:
+    plain = _INLINE_CODE.sub(lambda code: _without_brackets(code[0]), _HEADING.sub("", text))
     lines: list[str] = []
-    for line in [*text.splitlines(), ""]:
+    for line in [*plain.splitlines(), ""]:
         starts = _BLOCK_START.match(line)
         if (starts or not line.strip()) and lines:
-            yield " ".join(lines)
+            yield _Block(" ".join(lines))
             lines = []
         if line.strip():
             lines.append(line[starts.end() :].strip() if starts else line.strip())
+
+
+def _without_brackets(code: str) -> str:
+    """Return code in which nothing looks like a marker."""
+    return code.replace("[", "(").replace("]", ")")
 
 
 def _sentences(block: str) -> Iterator[str]:

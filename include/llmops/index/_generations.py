@@ -86,6 +86,7 @@ def create_generation(url: str, generation: Generation) -> None:
 
     Raises EmbedderMismatch when the id already belongs to another embedder, dimension, chunker or assistant.
     """
+    content_table(generation.id)
     made = (generation.assistant, generation.fingerprint, generation.dimension, generation.chunker)
     with named_errors(generation.id), connect(url) as connection:
         connection.execute(

@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import asdict, dataclass
 
 from psycopg_pool import ConnectionPool
@@ -17,6 +17,8 @@ from llmops.errors import LanguageModelError, ServiceUnavailable
 from llmops.serving._follower import Release, ReleaseFollower
 from llmops.serving._limits import ServiceLimits
 from llmops.serving._problems import Problem, problem_of
+
+_Items = Generator["Opened | str | Finished | Failed", None, None]
 
 __all__ = ["Answering", "Failed", "Finished", "Opened"]
 
@@ -68,7 +70,7 @@ class Answering:
         """Return the time until the request's deadline."""
         return self._ends - time.monotonic()
 
-    def run(self, question: str, *, stream: bool) -> Iterator[Opened | str | Finished | Failed]:
+    def run(self, question: str, *, stream: bool) -> _Items:
         """Yield Opened, then pieces when streaming, and last Finished or Failed; never raises."""
         try:
             self._check()
@@ -77,9 +79,7 @@ class Answering:
         except Exception as error:  # noqa: BLE001 - the edge of a request: every failure becomes a response
             yield Failed(self._problem(error, None))
 
-    def _logged(
-        self, release: Release, question: str, stream: bool
-    ) -> Iterator[Opened | str | Finished | Failed]:
+    def _logged(self, release: Release, question: str, stream: bool) -> _Items:
         began = time.monotonic()
         answer_id = open_answer(
             self._database, assistant=self._assistant, release_id=release.release_id, question=question
@@ -118,7 +118,7 @@ class Answering:
             raise TimeoutError("the caller went away or the request's deadline passed")
 
     def _close(self, answer_id: str, outcome: AnswerOutcome) -> None:
-        """Close the log's record, trying for a while when Postgres is away: what is not logged is not sent."""
+        """Close the log's record, trying for a while when Postgres is away: only what is logged is sent."""
         until = time.monotonic() + self._limits.log
         pause = 0.05
         while True:

@@ -109,7 +109,7 @@ class _Service:
         return JSONResponse(completion(asked.model, last.answer_id, last.release_id, last.answer))
 
     async def _stream(self, answering: Answering, asked: ChatRequest, question: str) -> Response:
-        """Start to answer, and turn what comes into events; a failure before the first piece is a plain error."""
+        """Turn what comes into events; a failure before the first piece is a plain error."""
         pieces = _Pieces(answering, asyncio.get_running_loop())
         self._answers.submit(lambda: pieces.fill(question))
         opened = await self._in_time(answering, pieces.get())
@@ -188,7 +188,7 @@ class _Service:
 
 
 class _Pieces:
-    """Carries an answer from the thread that makes it to the loop that sends it, a few pieces ahead at most."""
+    """Carries an answer from the thread that makes it to the loop that sends it, a few pieces ahead."""
 
     def __init__(self, answering: Answering, loop: asyncio.AbstractEventLoop) -> None:
         self._answering = answering

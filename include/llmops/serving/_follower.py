@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from llmops.chain import Chain
-from llmops.errors import ServiceUnavailable
+from llmops.serving._problems import Problem, RequestRefused
 
 __all__ = ["Followed", "Release", "ReleaseFollower", "ReleaseSource"]
 
@@ -143,13 +143,13 @@ class ReleaseFollower:
     def lease(self, assistant: str) -> Iterator[Release]:
         """Lend the release in production now; it stays usable until the block ends.
 
-        Raises ServiceUnavailable when there is none.
+        Raises RequestRefused (503) when there is none.
         """
         while True:
             held = self._held.get(assistant)
             if held is None:
-                reason = self._status[assistant].error or "no release of it is in production"
-                raise ServiceUnavailable(f"assistant {assistant!r} cannot answer yet: {reason}")
+                message = f"No release of {assistant!r} is in production: run release_assistant, approve it."
+                raise RequestRefused(Problem(503, message, "server_error", "no_release", 5))
             if held.enter():
                 break
         try:

@@ -1,4 +1,4 @@
-"""A DAG for tests of the stack: two quick tasks in a row, the second names the database it would use."""
+"""A DAG for tests of the stack: two quick tasks in a row, the second says who it is in the database."""
 
 from airflow.sdk import dag, task
 
@@ -13,9 +13,12 @@ def probe_stack():
     def finish(number: int) -> dict[str, str]:
         from airflow.sdk import Connection
 
+        from llmops.database import connect
         from llmops.settings import environ
 
-        return {"url": environ()["LLMOPS_DATABASE_URL"], "login": str(Connection.get("llmops_postgres").login)}
+        with connect(environ()["LLMOPS_DATABASE_URL"]) as connection:
+            role = connection.execute("SELECT current_user").fetchone()
+        return {"role": str(role[0]), "login": str(Connection.get("llmops_postgres").login)}
 
     finish(begin())
 

@@ -1,0 +1,58 @@
+"""``llmops serve``: the HTTP service that answers questions."""
+
+from __future__ import annotations
+
+import socket
+
+import click
+
+from llmops.release import LoadedRelease, load_release, production_release, report_replica
+from llmops.settings import Environment, assistant_names, load_environment
+
+_DEFAULT = "library_guide"
+_CONNECTIONS = 256
+_GRACE_SECONDS = 15
+
+
+class _Production:
+    """The releases in production of one environment, as the service asks for them."""
+
+    def __init__(self, environment: Environment, replica_id: str) -> None:
+        self._environment = environment
+        self._replica_id = replica_id
+
+    def current(self, assistant: str) -> str | None:
+        return production_release(self._environment, assistant)
+
+    def load(self, assistant: str) -> LoadedRelease | None:
+        return load_release(self._environment, assistant)
+
+    def report(self, assistant: str, release_id: str) -> None:
+        report_replica(self._environment, assistant, release_id, self._replica_id)
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, help="Port to listen on.")
+@click.option("--assistant", "assistants", multiple=True, help="Serve only this one; may be repeated.")
+@click.option("--env", "environment_name", help="Name of the environment, by default LLMOPS_ENV or dev.")
+def command(host: str, port: int, assistants: tuple[str, ...], environment_name: str | None) -> None:
+    """Answer questions over HTTP from the production release of every assistant, until stopped."""
+    import uvicorn
+
+    from llmops.serving import create_app
+
+    environment = load_environment(environment_name)
+    names = sorted(assistants or assistant_names(), key=lambda name: (name != _DEFAULT, name))
+    source = _Production(environment, f"{socket.gethostname()}:{port}")
+    app = create_app(source, environment.database_url.get_secret_value(), names)
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )

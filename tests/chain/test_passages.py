@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+
+from llmops.chain._passages import passages
+
+
+def prose(text: str) -> list[str]:
+    return [p.text for p in passages(text) if not p.code]
+
+
+def code(text: str) -> list[str]:
+    return [p.text for p in passages(text) if p.code]
+
+
+def test_wrapped_lines_become_sentences() -> None:
+    text = "A pool keeps\nconnections open. It is\nthread-safe!\n\nClose it at the end."
+    assert prose(text) == ["A pool keeps connections open.", "It is thread-safe!", "Close it at the end."]
+
+
+def test_abbreviations_versions_and_names_do_not_end_a_sentence() -> None:
+    text = "Use a pool, e.g. ConnectionPool, since psycopg 3.1. See pool.open() etc. It raises errors.PoolTimeout."
+    assert prose(text) == [
+        "Use a pool, e.g. ConnectionPool, since psycopg 3.1.",
+        "See pool.open() etc. It raises errors.PoolTimeout.",
+    ]
+
+
+def test_list_items_stand_for_themselves_and_headings_and_tables_are_left_out() -> None:
+    text = "# Title\n\nIntro here.\n- `a` (`int`): The first\n  thing.\n- second\n\n| x | y |\n|---|---|\n\n:param n: How many."
+    assert prose(text) == ["Intro here.", "`a` (`int`): The first thing.", "second", ":param n: How many."]
+
+
+@pytest.mark.parametrize(
+    ("text", "block"),
+    [
+        ("Do:\n\n```sql\nSELECT 1;\n\nSELECT 2;\n```\nDone.", "```sql\nSELECT 1;\n\nSELECT 2;\n```"),
+        ("Do:\n\n~~~\nx = 1\n~~~\nDone.", "```\nx = 1\n```"),
+        ("Do:\n\n>>> 1 + 1\n2\n\nDone.", "```python\n>>> 1 + 1\n2\n```"),
+        ("Do:\n\n    x = 1\n\n    y = 2\n\nDone.", "```python\n    x = 1\n\n    y = 2\n```"),
+    ],
+)
+def test_code_blocks_are_kept_whole(text: str, block: str) -> None:
+    assert code(text) == [block]
+    assert prose(text) == ["Do:", "Done."]
+
+
+def test_code_cut_by_the_chunks_end_is_closed() -> None:
+    assert code("Do:\n\n```python\nx = 1\ny = 2") == ["```python\nx = 1\ny = 2\n```"]
+
+
+def test_code_cut_by_the_chunks_beginning_is_still_code() -> None:
+    text = "y = 2\n```\n\nNow it is done."
+    assert code(text) == ["```\ny = 2\n```"]
+    assert prose(text) == ["Now it is done."]
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "# Only a heading", "```\n```", "====\n"])
+def test_nothing_to_quote_is_nothing(text: str) -> None:
+    assert passages(text) == []

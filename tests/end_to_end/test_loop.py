@@ -1,0 +1,162 @@
+"""The whole loop on the running stack: Airflow's scheduler runs the DAGs, people answer, the service serves."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+from end_to_end.conftest import DAYS, Loop
+
+from llmops.corpus import dump as dump_corpus
+from llmops.errors import LlmopsError
+from llmops.index import dump as dump_index
+from llmops.index import generations
+from llmops.release import ledger, read_manifest
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+
+
+def backfill(loop: Loop, day: str) -> None:
+    loop.client("admin").unpause("ingest_documents")
+    loop.stack.airflow(
+        "backfill", "create", "--dag-id", "ingest_documents", "--from-date", day, "--to-date", day,
+        "--reprocess-behavior", "completed", "--dag-run-conf", json.dumps({"assistant": "history"}),
+    )  # fmt: skip
+    run_id = next(
+        run["dag_run_id"]
+        for run in loop.client().runs("ingest_documents")
+        if run["run_type"] == "backfill" and str(run["logical_date"]).startswith(day)
+    )
+    assert loop.client().wait_for_run("ingest_documents", run_id, timeout_seconds=300) == "success"
+
+
+def release(loop: Loop, assistant: str, user: str = "author", **conf: str) -> str:
+    """Start a release and return its run id once a person is asked, or once it ended."""
+    loop.client("admin").unpause("release_assistant")
+    run_id = loop.client(user).trigger("release_assistant", {"assistant": assistant, **conf})
+    asked: list[bool] = []
+
+    def look(tasks: list[dict]) -> None:
+        if any(t["task_id"] == "ask_reviewer" and t["state"] == "awaiting_input" for t in tasks) and not asked:
+            asked.append(True)
+            loop.client("reviewer").answer("release_assistant", run_id, "ask_reviewer", "Approve")
+
+    state = loop.client().wait_for_run("release_assistant", run_id, timeout_seconds=400, progress=look)
+    assert state == "success", {t["task_id"]: t["state"] for t in loop.client().tasks("release_assistant", run_id)}
+    return run_id
+
+
+def canonical(loop: Loop, assistant: str) -> tuple[list[str], list[str]]:
+    url = loop.environment.database_url.get_secret_value()
+    rows = [line for g in generations(url, assistant) for line in dump_index(url, g.id)]
+    return list(dump_corpus(loop.environment.table_root(assistant))), rows
+
+
+
+def test_days_backfilled_out_of_order_end_like_a_fresh_build_of_the_last_day(loop: Loop) -> None:
+    for day in (DAYS[2], DAYS[0], DAYS[1], DAYS[1]):
+        backfill(loop, day)
+    release(loop, "history")
+    _, state = loop.run("ingest_documents", {"assistant": "fresh"})
+    assert state == "success"
+    release(loop, "fresh")
+    documents, vectors = canonical(loop, "history")
+    assert (documents, vectors) == canonical(loop, "fresh")
+    text = "\n".join(documents)
+    assert "thirty crowns" in text
+    assert "storm" in text
+    assert "lamps" not in text
+    assert vectors
+
+
+def test_the_approved_release_answers_with_citations_through_the_openai_client(loop: Loop) -> None:
+    from openai import OpenAI
+
+    serving = loop.stack.addresses["serving"]
+    client = OpenAI(base_url=f"{serving}/v1", api_key="unused", max_retries=0)
+    answer = client.chat.completions.create(
+        model="history", messages=[{"role": "user", "content": "What does a red flag on the mast mean?"}]
+    )
+    assert "storm" in (answer.choices[0].message.content or "")
+    extra = answer.model_extra or {}
+    assert extra["citations"][0]["path"] == "weather.md"
+    assert extra["release"] == httpx.get(f"{serving}/release", params={"assistant": "history"}).json()["release"]
+
+
+def test_ingesting_again_embeds_nothing_and_writes_nothing(loop: Loop) -> None:
+    before = canonical(loop, "fresh")
+    run_id, state = loop.run("ingest_documents", {"assistant": "fresh"})
+    assert state == "success"
+    merged = loop.client().result("ingest_documents", run_id, "merge_documents")
+    chunked = loop.client().result("ingest_documents", run_id, "merge_chunks")
+    assert [merged[k] for k in ("inserted", "updated", "deleted")] == [0, 0, 0]
+    assert [chunked[k] for k in ("inserted", "updated", "deleted")] == [0, 0, 0]
+    run_id, state = loop.run("sync_index", {"assistant": "fresh", "all_assistants": False})
+    synced = loop.client().result("sync_index", run_id, "sync_generations")
+    assert (synced["embedded"], synced["upserted"], synced["deleted"]) == (0, 0, 0)
+    assert canonical(loop, "fresh") == before
+
+
+def test_the_same_release_again_is_skipped(loop: Loop) -> None:
+    run_id, state = loop.run("release_assistant", {"assistant": "fresh"})
+    states = {t["task_id"]: t["state"] for t in loop.client().tasks("release_assistant", run_id)}
+    assert state == "success"
+    assert states["assemble"] == "skipped"
+
+
+def test_a_changed_prompt_is_a_release_of_its_own(loop: Loop) -> None:
+    _, state = loop.run("ingest_documents", {"assistant": "prompted"})
+    assert state == "success"
+    release(loop, "prompted")
+    url = loop.environment.database_url.get_secret_value()
+    manifests = [read_manifest(url, ledger(url, name, "production")[-1].to_release) for name in ("fresh", "prompted")]
+    assert manifests[0].prompt.text_hash != manifests[1].prompt.text_hash
+    assert manifests[0].retrieval == manifests[1].retrieval
+
+
+def test_an_assistant_without_retrieval_asks_the_language_model_directly(loop: Loop) -> None:
+    loop.llm.replies("I cannot answer that.", repeat=True)
+    release(loop, "direct")
+    answer = httpx.post(
+        f"{loop.stack.addresses['serving']}/v1/chat/completions",
+        json={"model": "direct", "messages": [{"role": "user", "content": "Who won?"}]},
+        timeout=60,
+    )
+    assert answer.status_code == 200
+    assert answer.json()["citations"] == []
+
+
+def test_the_author_cannot_approve_and_a_rejection_promotes_nothing(loop: Loop) -> None:
+    loop.client("admin").unpause("release_assistant")
+    url = loop.environment.database_url.get_secret_value()
+    before = ledger(url, "prompted", "production")
+    overlay = loop.stack.home / "assistants" / "prompted.yaml"
+    overlay.write_text(overlay.read_text().replace("Be brief.", "Be very brief."))
+    run_id = loop.client("author").trigger("release_assistant", {"assistant": "prompted"})
+    refused: list[str] = []
+
+    def look(tasks: list[dict]) -> None:
+        if any(t["task_id"] == "ask_reviewer" and t["state"] == "awaiting_input" for t in tasks) and not refused:
+            with pytest.raises(LlmopsError) as error:
+                loop.client("author").answer("release_assistant", run_id, "ask_reviewer", "Approve")
+            refused.append(str(error.value))
+            loop.client("reviewer").answer("release_assistant", run_id, "ask_reviewer", "Reject")
+
+    assert loop.client().wait_for_run("release_assistant", run_id, timeout_seconds=400, progress=look) == "success"
+    assert "403" in refused[0]
+    states = {t["task_id"]: t["state"] for t in loop.client().tasks("release_assistant", run_id)}
+    assert states["promote"] == "skipped"
+    assert ledger(url, "prompted", "production") == before
+
+
+def test_a_rollback_needs_an_earlier_release_and_is_recorded(loop: Loop) -> None:
+    release(loop, "prompted")
+    run_id, state = loop.run("rollback_release", {"assistant": "prompted", "reason": "answers got worse"}, "reviewer")
+    assert state == "success", loop.client().tasks("rollback_release", run_id)
+    url = loop.environment.database_url.get_secret_value()
+    entries = ledger(url, "prompted", "production")
+    assert entries[-1].to_release == entries[-3].to_release
+    assert (entries[-1].action, entries[-1].actor) == ("roll back", "reviewer")
+    serving = httpx.get(f"{loop.stack.addresses['serving']}/release", params={"assistant": "prompted"}).json()
+    assert serving["release"] == entries[-1].to_release

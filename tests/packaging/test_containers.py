@@ -1,0 +1,234 @@
+"""Dockerfile and compose file, as far as they can be judged without Docker."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = {"database", "airflow-init", "airflow-settings"}
+RESIDENT = {
+    "postgres",
+    "mlflow",
+    "airflow-apiserver",
+    "airflow-scheduler",
+    "airflow-dag-processor",
+    "airflow-triggerer",
+    "serving",
+    "index-follower",
+    "notary",
+}
+AIRFLOW_SERVICES = {name for name in RESIDENT if name.startswith("airflow")}
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["services"]
+    return found
+
+
+def test_the_compose_file_is_valid() -> None:
+    command = ["-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yaml"]
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_process_of_the_design_is_a_service(services: dict[str, Any]) -> None:
+    assert set(services) == RESIDENT | STEPS
+
+
+def test_images_are_pinned(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        tag = service["image"].rpartition(":")[2]
+        assert re.match(r"\d+\.\d+\.\d+", tag), f"{name}: {service['image']}"
+    default = re.search(r"(?m)^ARG BASE_IMAGE=(\S+)$", (ROOT / "Dockerfile").read_text())
+    assert default is not None
+    lock = (ROOT / "requirements.txt").read_text()
+    airflow = re.search(r"(?m)^apache-airflow==(\S+)", lock)
+    assert airflow is not None
+    assert default[1] == f"apache/airflow:slim-{airflow[1]}-python3.11"
+    assert services["mlflow"]["build"]["args"]["BASE_IMAGE"] == f"${{BASE_IMAGE:-{default[1]}}}"
+
+
+def test_what_dies_comes_back_and_says_how_it_is(services: dict[str, Any]) -> None:
+    for name in RESIDENT:
+        assert services[name]["restart"] == "unless-stopped", name
+        assert services[name]["healthcheck"]["test"][0] == "CMD", name
+    for name in STEPS:
+        assert services[name]["restart"] == "on-failure", name
+        assert "healthcheck" not in services[name], name
+
+
+def test_commands_are_plain_argument_lists(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert isinstance(service["command"], list), name
+        assert "entrypoint" not in service, name
+        assert not [word for word in service["command"] if "$" in word], (
+            f"{name}: secrets do not go on command lines"
+        )
+
+
+def test_only_loopback_is_published_and_every_port_is_its_own(services: dict[str, Any]) -> None:
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    assert len(published) == 3
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    text = json.dumps([[s["command"], s.get("healthcheck", {}).get("test")] for s in services.values()])
+    listening = re.findall(r'"--(?:health-)?port", "(\d+)"', text)
+    assert len(set(listening)) == len(set(RESIDENT) - AIRFLOW_SERVICES) + 1
+
+
+def test_each_service_has_only_the_secrets_that_it_needs(services: dict[str, Any]) -> None:
+    """The list is the claim of SECURITY.md: change both or neither."""
+    airflow = {"LLMOPS_PASSWORD_WORKER", "LLMOPS_PASSWORD_AIRFLOW", "AIRFLOW_FERNET_KEY"}
+    users = {f"AIRFLOW_PASSWORD_{user}" for user in ("ADMIN", "AUTHOR", "REVIEWER", "SERVICE")}
+    roles = {f"LLMOPS_PASSWORD_{r}" for r in ("AIRFLOW", "MLFLOW", "OWNER", "WORKER", "SERVING", "NOTARY")}
+    expected = {
+        "postgres": {"LLMOPS_PASSWORD_ADMIN"},
+        "database": {"LLMOPS_PASSWORD_ADMIN", *roles},
+        "mlflow": {"LLMOPS_PASSWORD_MLFLOW", "MLFLOW_GATEWAY_SECRET"},
+        "airflow-init": airflow | users,
+        "airflow-apiserver": airflow | {"AIRFLOW_API_SECRET", "AIRFLOW_JWT_SECRET"},
+        "airflow-settings": {"LLMOPS_PASSWORD_WORKER", "AIRFLOW_PASSWORD_ADMIN"},
+        "airflow-scheduler": airflow | {"AIRFLOW_JWT_SECRET"},
+        "airflow-dag-processor": airflow,
+        "airflow-triggerer": airflow,
+        "serving": {"LLMOPS_PASSWORD_SERVING"},
+        "index-follower": {"LLMOPS_PASSWORD_WORKER"},
+        "notary": {"LLMOPS_PASSWORD_NOTARY", "AIRFLOW_PASSWORD_SERVICE"},
+    }
+    for name, service in services.items():
+        assert set(re.findall(r"\$\{([A-Z_]+)", json.dumps(service["environment"]))) == expected[name], name
+
+
+def test_the_notary_shares_no_volume_and_no_database_role(services: dict[str, Any]) -> None:
+    assert "volumes" not in services["notary"]
+    others = [services[name]["environment"] for name in services if name != "notary"]
+    assert not [e for e in others if "llmops_notary" in str(e.get("LLMOPS_DATABASE_URL"))]
+
+
+def test_every_missing_secret_stops_compose_with_what_to_do() -> None:
+    text = (ROOT / "docker-compose.yaml").read_text()
+    for name, rest in re.findall(r"\$\{([A-Z_]+)([^}]*)\}", text):
+        assert rest in {":?run make .env"} or rest.startswith(":-"), name
+
+
+def test_the_generated_env_file_has_what_compose_asks_for() -> None:
+    asked = set(re.findall(r"\$\{([A-Z_]+):\?", (ROOT / "docker-compose.yaml").read_text()))
+    command = [sys.executable, str(ROOT / "tools" / "compose_env.py")]
+    printed = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
+    values = [dict(line.split("=", 1) for line in text.splitlines()) for text in printed]
+    assert set(values[0]) == asked
+    assert set(re.findall(r"(?m)^([A-Z_]+)=$", (ROOT / ".env.example").read_text())) == asked
+    assert all(len(value) >= 40 for value in values[0].values())
+    assert not set(values[0].values()) & set(values[1].values())
+    assert all(re.fullmatch(r"[A-Za-z0-9_=-]+", value) for value in values[0].values())
+
+
+def test_the_image_is_built_without_cuda_and_runs_as_an_ordinary_user() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"(?m)^ARG TORCH_BACKEND=cpu$", text)
+    assert 'LLMOPS_TORCH="${TORCH_BACKEND}"' in text
+    code = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    assert not re.search(r"nvidia|cuda|cu1\d\d", code, re.IGNORECASE)
+    assert not re.search(r"pip install", code), "only the bootstrap installs: it refuses CUDA"
+    assert re.findall(r"(?m)^USER (\S+)", text)[-1] == "${BASE_USER}"
+
+
+def test_everything_the_image_copies_is_there_and_reaches_the_builder() -> None:
+    allowed = set(re.findall(r"(?m)^!(\S+)$", (ROOT / ".dockerignore").read_text()))
+    copied = [
+        source
+        for line in re.findall(r"(?m)^COPY (.+)$", (ROOT / "Dockerfile").read_text())
+        for source in line.split()[:-1]
+    ]
+    assert len(copied) > 5
+    for source in copied:
+        assert (ROOT / source).exists(), source
+        assert {source, source.split("/")[0]} & allowed, f"{source} is not in .dockerignore"
+    for folder in ("config", "dags", "include", "plugins"):
+        assert not (ROOT / folder).exists() or folder in copied, f"{folder} is not copied into the image"
+
+
+def test_airflows_users_get_their_passwords_in_a_file_of_their_own(tmp_path: Path) -> None:
+    file = tmp_path / "users" / "passwords.json"
+    (tmp_path / "airflow").write_text(f'#!/bin/sh\necho "$*" > {tmp_path}/called\nexit 7\n')
+    (tmp_path / "airflow").chmod(0o755)
+    passwords = {
+        f"AIRFLOW_PASSWORD_{user}": user.lower() * 2 for user in ("ADMIN", "AUTHOR", "REVIEWER", "SERVICE")
+    }
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(file),
+        **passwords,
+    }
+    command = [sys.executable, str(ROOT / "docker" / "airflow_init.py")]
+    assert subprocess.run(command, env=environment, check=False).returncode == 7
+    assert json.loads(file.read_text())["reviewer"] == "reviewerreviewer"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "called").read_text() == "db migrate\n"
+
+    environment.pop("AIRFLOW_PASSWORD_AUTHOR")
+    refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "author" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "component", "status"),
+    [
+        ("/fine", [], 0),
+        ("/broken", [], 1),
+        ("/monitor", ["scheduler"], 0),
+        ("/monitor", ["triggerer"], 1),
+        ("/monitor", ["unheard-of"], 1),
+        ("/fine", ["scheduler"], 1),
+    ],
+)
+def test_a_health_check_tells_sound_from_sick(
+    monitored: str, path: str, component: list[str], status: int
+) -> None:
+    command = [sys.executable, str(ROOT / "docker" / "health.py"), monitored + path, *component]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+
+
+def test_a_health_check_of_nothing_fails() -> None:
+    command = [sys.executable, str(ROOT / "docker" / "health.py"), "http://127.0.0.1:9/healthz"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 1
+
+
+@pytest.fixture(scope="module")
+def monitored() -> Iterator[str]:
+    answers = {
+        "/fine": (200, b"ok"),
+        "/broken": (503, b"no"),
+        "/monitor": (200, b'{"scheduler": {"status": "healthy"}, "triggerer": {"status": "unhealthy"}}'),
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answers[self.path]
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from support.services import FreshDatabase
+
+from llmops.chain import Chain
+from llmops.serving import ServiceLimits, create_app
+
+QUICK = ServiceLimits(poll=0.05, report=0.2, request=10, body=1, log=1)
+
+
+@dataclass
+class FakeRelease:
+    release_id: str
+    chain: Chain
+    closed: bool = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class FakeSource:
+    """Releases that a test puts into production by hand."""
+
+    production: dict[str, FakeRelease | None] = field(default_factory=dict)
+    fail: Exception | None = None
+    reports: list[tuple[str, str]] = field(default_factory=list)
+    loads: int = 0
+
+    def current(self, assistant: str) -> str | None:
+        if self.fail:
+            raise self.fail
+        release = self.production.get(assistant)
+        return release.release_id if release else None
+
+    def load(self, assistant: str) -> FakeRelease | None:
+        self.loads += 1
+        return self.production.get(assistant)
+
+    def report(self, assistant: str, release_id: str) -> None:
+        self.reports.append((assistant, release_id))
+
+
+def wait_until(condition: Any, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@contextmanager
+def served(
+    source: FakeSource, url: str, *assistants: str, limits: ServiceLimits = QUICK, wait: bool = True
+) -> Iterator[str]:
+    """Run the service over real HTTP on a free port of loopback; yield its base URL."""
+    app = create_app(source, url, assistants or ("guide",), limits)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        base = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            wait_until(lambda: server.started)
+            if wait:
+                wait_until(lambda: httpx.get(f"{base}/readyz").status_code == 200)
+            yield base
+        finally:
+            server.should_exit = True
+            thread.join(timeout=20)
+
+
+@pytest.fixture
+def log_url(database: FreshDatabase) -> str:
+    return database.url("llmops_serving")
+
+
+def ask(base: str, question: str, model: str = "guide", **more: Any) -> httpx.Response:
+    body = {"model": model, "messages": [{"role": "user", "content": question}], **more}
+    return httpx.post(f"{base}/v1/chat/completions", json=body, timeout=30)
