@@ -12,14 +12,16 @@ import sys
 
 __all__: list[str] = []
 
-_USED_BY_EVERY_TASK = (
+_USED_BY_TASKS = (
     "airflow.sdk.execution_time.supervisor",
     "airflow.sdk.execution_time.task_runner",
     "airflow.dag_processing.bundles.manager",
     "airflow.providers.standard.operators.hitl",
     "airflow.providers.standard.operators.python",
+    "mlflow",
+    "mlflow.tracking.client",
 )
 
 if sys.argv[1:2] == ["scheduler"]:
-    for _name in _USED_BY_EVERY_TASK:
+    for _name in _USED_BY_TASKS:
         importlib.import_module(_name)

@@ -91,7 +91,6 @@ def setup(root: Path, environment: Mapping[str, str]) -> bool:
         venv = root / ".venv"
         uv = find_uv(root, environment)
         variables = uv_environment(environment)
-        _stamp(root).unlink(missing_ok=True)
         _prepare_venv(uv, venv, variables)
         locks = [root / name for name in LOCKS]
         plan = choose_plan(uv, venv / "bin" / "python", locks, variables)
@@ -102,8 +101,8 @@ def setup(root: Path, environment: Mapping[str, str]) -> bool:
         target = ["--python", str(venv / "bin" / "python"), "--compile-bytecode"]
         _install(uv, [*target, "--exact", *plan.options, *_requirements(locks)], variables)
         _install(uv, [*target, "--no-deps", "--editable", str(root)], variables)
-        unfinished.unlink()
         _stamp(root).write_text(json.dumps({"fingerprint": fingerprint(root)}) + "\n")
+        unfinished.unlink()
     print(f"Environment ready in .venv after {time.monotonic() - started:.0f} s.\n", flush=True)
     return True
 
@@ -138,8 +137,9 @@ def fingerprint(root: Path) -> str:
 
 def is_current(root: Path) -> bool:
     """Return whether ``.venv`` is complete and was made from the lock as it is now."""
-    binaries = root / ".venv" / "bin"
-    if not (binaries / "python").exists() or not (binaries / "llmops").exists():
+    venv = root / ".venv"
+    present = (venv / "bin" / "python").exists() and (venv / "bin" / "llmops").exists()
+    if not present or (venv / ".installing").exists():
         return False
     try:
         stamp = json.loads(_stamp(root).read_text())
@@ -264,16 +264,16 @@ def choose_plan(uv: str, python: Path, locks: Sequence[Path], variables: Mapping
 
     Every way is tried as a dry run, so nothing is downloaded before the answer is known.
     """
-    wanted = variables.get("LLMOPS_TORCH")
+    wanted, backend = variables.get("LLMOPS_TORCH"), "--torch-backend="
     cuda_fits = bool(wanted and wanted != "cpu") or has_gpu(variables)
     if wanted:
-        ways = [_backend(wanted), ()] if wanted == "cpu" else [_backend(wanted)]
+        ways = [[backend + wanted], []] if wanted == "cpu" else [[backend + wanted]]
     elif cuda_fits:
-        ways = [_backend("auto"), ()]
+        ways = [[backend + "auto"], []]
     elif platform.system() == "Darwin" or variables.get("UV_FIND_LINKS"):
-        ways = [(), _backend("cpu")]
+        ways = [[], [backend + "cpu"]]
     else:
-        ways = [_backend("cpu"), ()]
+        ways = [[backend + "cpu"], []]
     problems = []
     for options in ways:
         plan, problem = _dry_run(uv, python, locks, options, variables)
@@ -292,10 +292,6 @@ def choose_plan(uv: str, python: Path, locks: Sequence[Path], variables: Mapping
         "Make uv's PyTorch index reachable, or put a CPU wheel of torch (the lock's version, Python 3.11) "
         "into a folder and set PIP_FIND_LINKS to it; LLMOPS_TORCH=cu130 asks for CUDA on purpose."
     )
-
-
-def _backend(name: str) -> tuple[str, ...]:
-    return (f"--torch-backend={name}",)
 
 
 def _dry_run(

@@ -57,12 +57,22 @@ def render() -> str:
             seen.add(current)
             parts.append(_section(name, current))
             for key, field in current.model_fields.items():
-                queue += [(f"{key}: {_kind(nested) or nested.__name__}", nested) for nested in _models(field.annotation)]
+                queue += [
+                    (f"{key}: {_kind(nested) or nested.__name__}", nested)
+                    for nested in _models(field.annotation)
+                ]
     return "\n".join(parts)
 
 
 def _section(title: str, model: type[BaseModel]) -> str:
-    lines = [f"## {title}", "", inspect.cleandoc(model.__doc__ or ""), "", "| key | value | default |", "|---|---|---|"]
+    lines = [
+        f"## {title}",
+        "",
+        inspect.cleandoc(model.__doc__ or ""),
+        "",
+        "| key | value | default |",
+        "|---|---|---|",
+    ]
     for key, field in model.model_fields.items():
         if model is Assistant and key == "name":
             continue

@@ -164,7 +164,8 @@ def test_a_pool_heals_after_all_its_connections_were_cut(
         list(threads.map(lambda _: opened(pool), range(20)))
     with psycopg.connect(database.admin_url, autocommit=True) as admin:
         admin.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'llmops_serving'"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE usename = 'llmops_serving' AND datname = current_database()"
         )
     answer_id = opened(pool)
     assert read_answer(pool, answer_id).status == "open"

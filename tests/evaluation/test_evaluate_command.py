@@ -4,10 +4,10 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from llmops.cli.evaluate import command
+from llmops.cli.evaluate import command, table
 from llmops.corpus import CHUNKS
 from llmops.errors import ConfigurationError, MissingInput
-from llmops.evaluation import load_cases
+from llmops.evaluation import BeirRow, load_cases
 from llmops.lakehouse import LakeTable
 
 _CORPUS = [
@@ -51,16 +51,17 @@ def test_three_ways_to_search_are_measured_on_a_beir_folder(beir, base_embedder)
         assert (row["documents"], row["questions"]) == (4, 2)
 
 
-def test_the_table_shows_the_same_rows(beir, base_embedder):
-    result = _run("--beir", beir, "--embedder", base_embedder)
-    assert "product path hybrid" in result.stdout
-    assert "4 documents, 2 questions" in result.stderr
+def test_the_table_shows_the_same_figures():
+    row = BeirRow("product path dense", 0.51234, 0.7, 0.45, 16.04, 4, 2)
+    header, line = table([row]).splitlines()
+    assert header.split() == ["nDCG@10", "recall@10", "MRR@10", "documents/s"]
+    assert line.split()[-4:] == ["0.5123", "0.7000", "0.4500", "16.0"]
 
 
 def test_a_missing_folder_or_split_is_a_clear_error(beir, tmp_path):
     with pytest.raises(MissingInput, match="absent does not exist"):
         _run("--beir", tmp_path / "absent")
-    with pytest.raises(MissingInput, match="no split 'dev'.*there is test"):
+    with pytest.raises(MissingInput, match=r"no split 'dev'.*there is test"):
         _run("--beir", beir, "--split", "dev")
 
 
@@ -77,16 +78,15 @@ def library(tmp_path, monkeypatch, database):
         "LLMOPS_NOTARY_URL": "http://127.0.0.1:1",
     }.items():
         monkeypatch.setenv(name, str(value))
-    table = LakeTable(str(tmp_path / "lake" / "dev" / "library_guide"), CHUNKS)
+    chunks = LakeTable(str(tmp_path / "lake" / "dev" / "library_guide"), CHUNKS)
 
     def fill():
-        columns = ("chunk_id", "source", "path", "title", "heading_path", "text")
+        columns = ("chunk_id", "source", "path", "title", "heading_path", "text", "position")
         rows = [
-            dict(zip(columns, (i, "pots", f"{i}.md", t, json.dumps([t or i]), x), strict=True))
-            | {"position": 0}
+            dict(zip(columns, (i, "pots", f"{i}.md", t, json.dumps([t or i]), x, 0), strict=True))
             for i, t, x in _CORPUS
         ]
-        table.merge(pa.Table.from_pylist(rows), key="chunk_id", database_url=database.url("llmops_worker"))
+        chunks.merge(pa.Table.from_pylist(rows), key="chunk_id", database_url=database.url("llmops_worker"))
 
     return fill
 

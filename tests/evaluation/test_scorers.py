@@ -64,6 +64,8 @@ def test_a_sentence_is_held_against_the_chunk_that_it_cites():
     chunks = (chunk("weather", "Clouds form when moist air cools."), chunk("pool", _FACT))
     assert score_answer(_CASE, said(f"{_FACT} [2]", *chunks))["groundedness"] == 1
     assert score_answer(_CASE, said(f"{_FACT} [1]", *chunks))["groundedness"] == 0
+    swapped = said(f"{_FACT} [1] Clouds form when moist air cools. [2]", *chunks)
+    assert score_answer(_CASE, swapped)["groundedness"] == 0
 
 
 def test_a_citation_number_other_than_the_place_is_honoured():

@@ -41,7 +41,6 @@ def test_signatures_ignore_the_seventh_digit_and_tell_texts_apart() -> None:
 
 
 def test_signatures_are_the_same_on_every_machine() -> None:
-    assert vector_signature([1.0, -0.5, 0.25, 0.125]) == vector_signature(
-        np.array([1, -0.5, 0.25, 0.125], "f4")
-    )
+    numbers = [1.0, -0.5, 0.25, 0.125]
+    assert vector_signature(numbers) == vector_signature(np.array(numbers, "f4"))
     assert vector_signature(np.eye(384)[0]) == "8c8acd8534ab3b2d"

@@ -7,16 +7,25 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from index.conftest import Index, a_generation
+from index.corpus import Corpus
 from llmops.embedding import Embedder
 from llmops.heartbeat import Heartbeat
 from llmops.index import Generation, create_generation, find_generation, follow, mark
+from llmops.lakehouse import LakeTable
+from llmops.stack import EmbeddedPostgres
 from support.hash_embedder import HashEmbedder
+from support.services import FreshDatabase
+
+
+def _silent(**details: Any) -> None:
+    """Beat without an endpoint."""
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -26,20 +35,28 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-@contextmanager
-def following(
+def start(
+    pool: ThreadPoolExecutor,
     index: Index,
-    load: Callable[[Generation], Any] | None = None,
-    beat: Callable[..., None] = lambda **details: None,
-) -> Iterator[Future[None]]:
+    stop: threading.Event,
+    beat: Callable[..., None] = _silent,
+    **options: Any,
+) -> Future[None]:
+    def chunks_of(generation: Generation) -> LakeTable:
+        return index.corpus.table
+
+    url = options.pop("url", index.url)
+    load = options.pop("load", None) or (lambda generation: index.embedder)
+    return pool.submit(follow, url, chunks_of, load, stop=stop, beat=beat, poll_seconds=0.1)
+
+
+@contextmanager
+def following(index: Index, **options: Any) -> Iterator[None]:
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(
-            follow, index.url, lambda generation: index.corpus.table, load or (lambda generation: index.embedder),
-            stop=stop, beat=beat, poll_seconds=0.1,
-        )  # fmt: skip
+        running = start(pool, index, stop, **options)
         try:
-            yield running
+            yield
         finally:
             stop.set()
         running.result(timeout=30)
@@ -78,7 +95,7 @@ def test_a_failing_generation_does_not_stop_the_others_and_is_tried_again(index:
         return index.embedder if generation.id == index.id else HashEmbedder(name="broken")
 
     index.corpus.write({"a.md": "Apples."})
-    with following(index, load):
+    with following(index, load=load):
         wait_until(lambda: find_generation(index.url, index.id).chunks == 1)
         wait_until(lambda: find_generation(index.url, broken.id).chunks == 1)
     assert attempts.count(index.id) == 1
@@ -89,30 +106,26 @@ def test_a_retired_generation_is_not_followed(index: Index) -> None:
     create_generation(index.url, other)
     mark(index.url, index.id, "retired")
     index.corpus.write({"a.md": "Apples."})
-    with following(index, lambda generation: HashEmbedder(name="other")):
+    with following(index, load=lambda generation: HashEmbedder(name="other")):
         wait_until(lambda: find_generation(index.url, other.id).chunks == 1)
     assert find_generation(index.url, index.id).chunks == 0
 
 
 def test_a_second_follower_waits_and_takes_over_when_the_first_ends(index: Index) -> None:
-    first_stop, second_stop = threading.Event(), threading.Event()
-    states: list[str] = []
-
-    def run(stop: threading.Event, beat: Callable[..., None]) -> None:
-        follow(
-            index.url, lambda g: index.corpus.table, lambda g: index.embedder, stop=stop, beat=beat, poll_seconds=0.1
-        )  # fmt: skip
-
+    first, second = threading.Event(), threading.Event()
+    states: dict[str, list[str]] = {"first": [], "second": []}
     with ThreadPoolExecutor(2) as pool:
-        first_states: list[str] = []
-        pool.submit(run, first_stop, lambda **detail: first_states.append(detail["state"]))
-        wait_until(lambda: "following" in first_states)
-        pool.submit(run, second_stop, lambda **detail: states.append(detail["state"]))
-        wait_until(lambda: len(states) > 3)
-        assert set(states) == {"waiting for the other follower"}
-        first_stop.set()
-        wait_until(lambda: "following" in states)
-        second_stop.set()
+        try:
+            start(pool, index, first, lambda **details: states["first"].append(details["state"]))
+            wait_until(lambda: "following" in states["first"])
+            start(pool, index, second, lambda **details: states["second"].append(details["state"]))
+            wait_until(lambda: len(states["second"]) > 3)
+            assert set(states["second"]) == {"waiting for the other follower"}
+            first.set()
+            wait_until(lambda: "following" in states["second"])
+        finally:
+            first.set()
+            second.set()
 
 
 def test_a_follower_survives_the_loss_of_its_connections(index: Index) -> None:
@@ -125,6 +138,30 @@ def test_a_follower_survives_the_loss_of_its_connections(index: Index) -> None:
                 )
             index.corpus.write({f"{edition}.md": "Apples."})
             wait_until(lambda edition=edition: paths(index) == {f"{edition}.md"})  # type: ignore[misc]
+
+
+def test_a_follower_outlives_an_outage_of_postgres(scratch: Path, tmp_path: Path) -> None:
+    server = EmbeddedPostgres(scratch / "outage", settings={"fsync": "off"})
+    try:
+        server.start()
+        server.set_up()
+        url = server.url("llmops_worker")
+        embedder = HashEmbedder()
+        generation = a_generation(embedder)
+        create_generation(url, generation)
+        corpus = Corpus(tmp_path / "lake", url)
+        index = Index(FreshDatabase(server, "llmops"), corpus, embedder, generation)
+        states: list[str] = []
+        with following(index, beat=lambda **details: states.append(details["state"])):
+            corpus.write({"a.md": "Apples."})
+            wait_until(lambda: paths(index) == {"a.md"})
+            server.stop()
+            wait_until(lambda: states[-1] == "waiting for Postgres")
+            server.start()
+            corpus.write({"b.md": "Pears."})
+            wait_until(lambda: paths(index) == {"b.md"})
+    finally:
+        server.destroy()
 
 
 def test_the_health_endpoint_says_what_the_follower_does(index: Index) -> None:
@@ -150,10 +187,7 @@ def test_a_follower_stops_soon_when_asked_while_postgres_is_away(index: Index) -
             stop.set()
 
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(
-            follow, gone, lambda g: index.corpus.table, lambda g: index.embedder, stop=stop, beat=beat, poll_seconds=0.05
-        )  # fmt: skip
-        running.result(timeout=30)
+        start(pool, index, stop, beat, url=gone).result(timeout=30)
     assert states == ["waiting for Postgres"] * 3
     with pytest.raises(Exception, match="does not answer"):
         find_generation(gone, "x")

@@ -10,13 +10,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from index.conftest import Index, a_generation
 from index.corpus import Corpus
-from llmops.errors import EmbedderMismatch, MissingInput, WriteConflict
+from llmops.errors import EmbedderMismatch, MissingInput, ServiceUnavailable, WriteConflict
 from llmops.index import SyncCounts, create_generation, dump, find_generation, mark, sync
 from llmops.index import _sync as sync_module
 from support.hash_embedder import HashEmbedder
@@ -205,6 +206,7 @@ def test_an_embedder_that_fails_half_way_leaves_the_old_version_and_a_retry_comp
 _KILLED = """
 import os, signal, sys, time
 from pathlib import Path
+from typing import Any
 from support.hash_embedder import HashEmbedder
 from llmops.index import _sync, sync
 from llmops.lakehouse import LakeTable
@@ -246,6 +248,51 @@ def test_a_worker_killed_in_the_middle_leaves_the_old_version_and_a_retry_comple
     counts = index.sync()
     assert (counts.embedded, counts.reused, counts.upserted, counts.deleted) == (1, 4, 5, 3)
     assert lines(index) == fresh(index, database)
+
+
+def test_a_sync_that_loses_postgres_in_the_middle_leaves_the_old_version(
+    index: Index, database: FreshDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync_module, "_SLICE", 2)
+    index.write({"apples.md": APPLES})
+    before = lines(index)
+    index.corpus.write({"pears.md": PEARS, "plums.md": "Plums are blue.\n\nPlums are small."})
+
+    def cut(done: int, of: int) -> None:
+        if done == of:
+            with psycopg.connect(database.admin_url, autocommit=True) as admin:
+                admin.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE usename = 'llmops_worker' AND datname = current_database()"
+                )
+
+    with pytest.raises(ServiceUnavailable, match="Try again"):
+        index.sync(progress=cut)
+    assert lines(index) == before
+
+    counts = index.sync()
+    assert (counts.embedded, counts.reused, counts.upserted, counts.deleted) == (0, 4, 4, 3)
+    assert lines(index) == fresh(index, database)
+
+
+def test_a_vector_index_that_was_interrupted_is_built_by_the_next_sync(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.corpus.write({"apples.md": APPLES})
+    merge = sync_module.merge_stage
+
+    def merge_and_die(*arguments: Any) -> tuple[int, int]:
+        merge(*arguments)
+        raise RuntimeError("killed before CREATE INDEX")
+
+    monkeypatch.setattr(sync_module, "merge_stage", merge_and_die)
+    with pytest.raises(RuntimeError):
+        index.sync()
+    monkeypatch.undo()
+    assert not find_generation(index.url, index.id).vector_index
+
+    assert index.sync().upserted == 0
+    assert find_generation(index.url, index.id).vector_index
 
 
 def test_of_eight_syncs_at_once_one_works_and_the_others_find_nothing(index: Index) -> None:

@@ -5,8 +5,8 @@ import socket
 import threading
 import time
 from contextlib import closing
-from email.utils import format_datetime
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 
@@ -160,7 +160,10 @@ def test_a_stream_that_breaks_after_its_first_piece_raises_and_is_not_repeated(
 def test_a_dripping_server_is_left_at_the_deadline(streamed: bool, headers: bool) -> None:
     limits = EndpointLimits(timeout=1.0, stall=0.8, attempts=2)
     began = time.monotonic()
-    with FakeLanguageModel(*[Drip(0.1, headers)] * 2) as fake, pytest.raises(ServiceUnavailable, match="deadline"):
+    with (
+        FakeLanguageModel(*[Drip(0.1, headers)] * 2) as fake,
+        pytest.raises(ServiceUnavailable, match="deadline"),
+    ):
         ask(fake, streamed, limits)
     assert time.monotonic() - began < 1.6
 
@@ -221,7 +224,11 @@ def test_an_endless_answer_is_cut_off(streamed: bool) -> None:
 
 def test_the_key_is_sent_and_in_no_error_or_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    echoes = [Failure(500, f"your key {KEY}"), Failure(400, f"bad key {KEY}"), Page(f"<p>{KEY}", "text/plain")]
+    echoes = [
+        Failure(500, f"your key {KEY}"),
+        Failure(400, f"bad key {KEY}"),
+        Page(f"<p>{KEY}", "text/plain"),
+    ]
     with FakeLanguageModel(*echoes, "Fine.", key=KEY) as fake:
         endpoint = ChatEndpoint(fake.url, "small", key=KEY, limits=QUICK)
         messages = []
@@ -275,7 +282,8 @@ def test_the_url_may_be_written_in_the_usual_ways(url: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://host/v1", "host:8000", "http://user:secret@host/v1", "http://host/v1?key=secret", "http://"]
+    "url",
+    ["ftp://host/v1", "host:8000", "http://user:secret@host/v1", "http://host/v1?key=secret", "http://"],
 )
 def test_a_url_that_is_no_plain_base_url_is_refused_without_quoting_a_secret(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:

@@ -88,6 +88,17 @@ def test_an_interrupted_installation_is_made_again_from_scratch(bootstrap: Modul
     assert half_written.exists()
 
 
+def test_an_environment_whose_renewal_was_interrupted_is_not_trusted(
+    bootstrap: ModuleType, project: Any
+) -> None:
+    """Also when the lock is put back to what the environment was made from."""
+    bootstrap.setup(project.root, project.environment)
+    (project.root / ".venv" / ".installing").touch()
+    assert not bootstrap.is_current(project.root)
+    assert bootstrap.setup(project.root, project.environment) is True
+    assert bootstrap.is_current(project.root)
+
+
 def test_cuda_never_reaches_a_machine_without_a_gpu(bootstrap: ModuleType, project: Any) -> None:
     project.wheel("torch", requires="nvidia-cublas")
     project.wheel("nvidia-cublas")
@@ -130,7 +141,7 @@ def test_ways_to_get_torch_are_tried_in_the_order_that_fits_the_machine(
 
 
 def test_a_gpu_whose_driver_does_not_answer_is_none(bootstrap: ModuleType, tmp_path: Path) -> None:
-    _script(tmp_path / "nvidia-smi", 'echo "couldn\'t communicate with the NVIDIA driver"; exit 9')
+    _script(tmp_path / "nvidia-smi", 'echo "No GPU: the driver does not answer"; exit 9')
     assert not bootstrap.has_gpu({"PATH": f"{tmp_path}:/usr/bin:/bin"})
     assert not bootstrap.has_gpu({"PATH": "/nowhere"})
 

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from support.services import FreshDatabase
 
 from llmops.chain import Chain
 from llmops.serving import ServiceLimits, create_app
+from support.services import FreshDatabase
 
 QUICK = ServiceLimits(poll=0.05, report=0.2, request=10, body=1, log=1)
 

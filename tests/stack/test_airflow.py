@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 import httpx
 import psutil
 import pytest
-from stack.conftest import DAGS, leftovers, process_of, wait_until
 
 from llmops.errors import StackError
 from llmops.stack import AirflowClient, AirflowError, Stack
+from support.stacks import DAGS, leftovers, process_of, wait_until
 
 pytestmark = pytest.mark.stack
 
@@ -49,7 +49,7 @@ def _run_probe(client: AirflowClient) -> str:
     return run_id
 
 
-def test_a_dag_runs_as_the_worker_role_with_the_loaded_connection(airflow: Stack, client: AirflowClient) -> None:
+def test_a_dag_runs_as_the_worker_role_with_the_loaded_connection(client: AirflowClient) -> None:
     result = client.result("probe_stack", _run_probe(client), "finish")
     assert result == {"role": "llmops_worker", "login": "llmops_worker"}
 
@@ -99,7 +99,9 @@ def test_only_the_assigned_person_answers(airflow: Stack, client: AirflowClient)
 def test_nothing_listens_beyond_loopback(airflow: Stack) -> None:
     ours = {state.leader.pid for state in airflow.status() if state.leader}
     ours |= {child.pid for pid in ours for child in psutil.Process(pid).children(recursive=True)}
-    listening = [c for c in psutil.net_connections("inet") if c.pid in ours and c.status == psutil.CONN_LISTEN]
+    listening = [
+        c for c in psutil.net_connections("inet") if c.pid in ours and c.status == psutil.CONN_LISTEN
+    ]
     assert listening
     assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
 

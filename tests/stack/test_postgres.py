@@ -95,7 +95,7 @@ def test_a_folder_that_the_account_cannot_reach_is_replaced(tmp_path: Path) -> N
 def test_a_server_that_cannot_start_says_why(server: EmbeddedPostgres) -> None:
     server.prepare()
     (server.data / "PG_VERSION").write_text("12\n")
-    with pytest.raises(StackError, match="did not start.*(version|incompatible)"):
+    with pytest.raises(StackError, match=r"did not start.*(version|incompatible)"):
         server.start()
 
 

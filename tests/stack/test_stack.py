@@ -13,10 +13,10 @@ import httpx
 import psutil
 import psycopg
 import pytest
-from stack.conftest import leftovers, process_of, wait_until
 
 from llmops.errors import ConfigurationError, StackError
 from llmops.stack import Stack
+from support.stacks import leftovers, process_of, wait_until
 
 MakeStack = Callable[..., Stack]
 
@@ -129,10 +129,12 @@ def test_names_that_do_not_exist_are_refused(make_stack: MakeStack) -> None:
     with pytest.raises(ConfigurationError, match="airfow"):
         make_stack(ports={"airfow": 1})
     with pytest.raises(StackError, match="llmops stack up"):
-        make_stack("postgres").addresses
+        make_stack("postgres").client()
 
 
-def test_everybody_as_administrator_is_refused(make_stack: MakeStack, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everybody_as_administrator_is_refused(
+    make_stack: MakeStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", "True")
     with pytest.raises(ConfigurationError, match="ALL_ADMINS"):
         make_stack("database").up()

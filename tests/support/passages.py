@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from support.hash_embedder import HashEmbedder
 
 from llmops.chain import Chain, ChatGenerator, ExtractiveGenerator, HybridRetrieval, NoRetrieval
 from llmops.index import Hit
+from support.hash_embedder import HashEmbedder
 
 PROMPT = """You answer from the documents and cite them like [1].
 If they do not answer the question, say exactly: {refusal}
@@ -38,7 +38,8 @@ def hit(name: str, text: str, *headings: str, score: float = 0.5) -> Hit:
 KILN = hit(
     "kiln.start",
     "On cold days the chamber is damp. Open the lower damper before you light the burner. "
-    "Warm the chamber at 80 degrees for 45 minutes:\n\n```python\nkiln = Kiln()\nkiln.warm(80, minutes=45)\n```\n",
+    "Warm the chamber at 80 degrees for 45 minutes:\n\n"
+    "```python\nkiln = Kiln()\nkiln.warm(80, minutes=45)\n```\n",
     "Kiln",
     "Starting the kiln",
 )

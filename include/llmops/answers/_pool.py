@@ -23,7 +23,16 @@ def open_pool(url: str, *, size: int = 8, wait_seconds: float = 5) -> Connection
     Postgres. ``pool.connection()`` waits at most ``wait_seconds``, and when many already wait it refuses
     at once. Close the pool, or use it as a context manager.
     """
-    return ConnectionPool(
+
+    def check(connection: psycopg.Connection) -> None:
+        try:
+            ConnectionPool.check_connection(connection)
+        except psycopg.OperationalError:
+            # Its neighbours broke with it, most likely: replace them all, instead of one per attempt.
+            pool.check()
+            raise
+
+    pool = ConnectionPool(
         url,
         min_size=1,
         max_size=size,
@@ -31,10 +40,11 @@ def open_pool(url: str, *, size: int = 8, wait_seconds: float = 5) -> Connection
         max_waiting=16 * size,
         max_idle=300,
         reconnect_timeout=30,
-        check=ConnectionPool.check_connection,
+        check=check,
         kwargs={"connect_timeout": 5},
         open=True,
     )
+    return pool
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """From a question to a cited answer: retrieve, then generate, or refuse."""
 
 from llmops.chain._answer import MAX_QUESTION, REFUSAL, Answer, Citation
-from llmops.chain._chain import Chain
+from llmops.chain._chain import Chain, check_question
 from llmops.chain._chat import ChatGenerator
 from llmops.chain._extractive import ExtractiveGenerator
 from llmops.chain._generator import Generator
@@ -20,4 +20,5 @@ __all__ = [
     "NoRetrieval",
     "Retrieval",
     "Searcher",
+    "check_question",
 ]

@@ -12,7 +12,7 @@ from llmops.chain._retrieval import Retrieval, Searcher
 from llmops.embedding import Embedder
 from llmops.errors import InvalidRequest
 
-__all__ = ["Chain"]
+__all__ = ["Chain", "check_question"]
 
 log = logging.getLogger(__name__)
 
@@ -73,15 +73,20 @@ class Chain:
 
     def _inquire(self, question: str, timeout: float | None) -> Inquiry:
         began = time.monotonic()
-        if not question.strip():
-            raise InvalidRequest("the question is empty")
-        if len(question) > MAX_QUESTION:
-            raise InvalidRequest(
-                f"the question has {len(question)} characters: at most {MAX_QUESTION} are allowed"
-            )
+        check_question(question)
         vector, hits = self._retrieval.retrieve(question, self._embedder, self._searcher)
         left = None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
         return Inquiry(question, vector, hits, left)
+
+
+def check_question(question: str) -> None:
+    """Raise InvalidRequest for a question that is empty or longer than ``MAX_QUESTION`` characters."""
+    if not question.strip():
+        raise InvalidRequest("the question is empty")
+    if len(question) > MAX_QUESTION:
+        raise InvalidRequest(
+            f"the question has {len(question)} characters: at most {MAX_QUESTION} are allowed"
+        )
 
 
 def _answer(draft: Draft, inquiry: Inquiry, began: float, retrieved: float) -> Answer:

@@ -192,7 +192,7 @@ class Story:
         environment = load_environment()
         for question in _QUESTIONS if assistant == _LIBRARIES else self._own_questions(assistant):
             self.console.print(Text(f"\n  ? {question}", style="bold"))
-            answer = ask(environment, question, assistant)
+            answer = ask(environment.serving_url, assistant, question)
             for line in show(answer).splitlines():
                 self.console.print(Text(f"    {line}"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -28,15 +29,20 @@ def command(question: str, assistant: str, as_json: bool, environment_name: str 
     if as_json:
         click.echo(json.dumps(answer, indent=2))
         return
-    click.echo(harmless(answer["answer"]))
+    click.echo(show(answer))
+
+
+def show(answer: Mapping[str, Any]) -> str:
+    """Return an answer as text for a terminal: what it says, what it cites, and which release said it."""
+    lines = [answer["answer"]]
     if answer["citations"]:
-        click.echo("\nCitations")
+        lines.append("\nCitations")
     for citation in answer["citations"]:
         where = " > ".join(citation["heading_path"]) or citation["path"]
-        click.echo(harmless(f"  [{citation['number']}] {citation['source']}: {where}"))
         detail = f"chunk {citation['chunk_id']}, document version {citation['document_version']}"
-        click.echo(textwrap.indent(harmless(detail), " " * 6))
-    click.echo(harmless(f"\nrelease {answer['release']}\nanswer  {answer['answer_id']}"))
+        lines += [f"  [{citation['number']}] {citation['source']}: {where}", textwrap.indent(detail, " " * 6)]
+    lines.append(f"\nrelease {answer['release']}\nanswer  {answer['answer_id']}")
+    return harmless("\n".join(lines))
 
 
 def ask(url: str, assistant: str, question: str) -> dict[str, Any]:
@@ -87,6 +93,5 @@ def _failure(status: int, message: str, url: str) -> LlmopsError:
     if status < 500 and status not in {408, 429}:
         return InvalidRequest(said)
     return ServiceUnavailable(
-        f"{said} Asked at {url} (status {status}). Is a release in production? "
-        "On a laptop `llmops stack logs serving` shows why"
+        f"{said} Asked at {url} (status {status}). On a laptop `llmops stack logs serving` says more"
     )

@@ -6,7 +6,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _CANDIDATES = 50
 _GENERATION = "beir"
+_UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+"""Settings of a server that nobody needs after a crash."""
 
 
 @click.group(invoke_without_command=True)
@@ -62,12 +64,16 @@ def command(
             )
         )
         return
-    click.echo(f"{'':24} nDCG@10  recall@10  MRR@10  documents/s")
+    click.echo(table(rows))
+
+
+def table(rows: Sequence[BeirRow]) -> str:
+    """Return the rows as a table for a terminal."""
+    lines = [f"{'':24} nDCG@10  recall@10  MRR@10  documents/s"]
     for row in rows:
-        click.echo(
-            f"{row.name:24} {row.ndcg_at_10:7.4f}  {row.recall_at_10:9.4f}  {row.mrr_at_10:6.4f}  "
-            f"{row.documents_per_second:11.1f}"
-        )
+        scores = f"{row.ndcg_at_10:7.4f}  {row.recall_at_10:9.4f}  {row.mrr_at_10:6.4f}"
+        lines.append(f"{row.name:24} {scores}  {row.documents_per_second:11.1f}")
+    return "\n".join(lines)
 
 
 @command.group()
@@ -104,12 +110,12 @@ def export(
         )
     environment = load_environment(environment_name)
     assistant_files(assistant)
-    table = LakeTable(environment.table_root(assistant), "chunks")
-    if not table.exists():
+    chunks = LakeTable(environment.table_root(assistant), "chunks")
+    if not chunks.exists():
         raise MissingInput(
-            f"assistant {assistant!r} has no chunks yet ({table.uri}): run the DAG ingest_documents"
+            f"assistant {assistant!r} has no chunks yet ({chunks.uri}): run the DAG ingest_documents"
         )
-    derived = derive_cases(table.read(), limit=limit, seed=seed)
+    derived = derive_cases(chunks.read(), limit=limit, seed=seed)
     save_cases(derived, out)
     refusals = sum(case.unanswerable for case in derived)
     click.echo(f"{out}: {len(derived)} synthetic cases, {refusals} of them unanswerable")
@@ -140,9 +146,8 @@ def _product_path(
     from llmops.index import search as search_index
     from llmops.lakehouse import LakeTable
     from llmops.manifest import ArtifactPin
-    from llmops.stack import EmbeddedPostgres
 
-    with tempfile.TemporaryDirectory(prefix="llmops-beir-") as folder, _postgres(EmbeddedPostgres) as url:
+    with tempfile.TemporaryDirectory(prefix="llmops-beir-") as folder, _postgres() as url:
         ids = _write_documents(dataset, Path(folder) / "documents")
         tables, chunker = str(Path(folder) / "tables"), Chunker()
         digest = chunker.digest(embedder.tokenizer_file)
@@ -188,10 +193,12 @@ def _write_documents(dataset: BeirDataset, folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _postgres(server_type: type) -> Iterator[str]:
+def _postgres() -> Iterator[str]:
     """Run a Postgres for as long as the block lasts; give the URL of a worker."""
+    from llmops.stack import EmbeddedPostgres
+
     with tempfile.TemporaryDirectory(prefix="llmops-beir-") as folder:
-        server = server_type(Path(folder) / "postgres")
+        server = EmbeddedPostgres(Path(folder) / "postgres", settings=_UNSAFE)
         try:
             server.start()
             server.set_up()

@@ -18,12 +18,12 @@ def command() -> None:
 
 @command.command()
 @click.option("--only", multiple=True, metavar="PROCESS", help="Start this process and what it requires.")
-@click.option("--port", "ports", multiple=True, metavar="NAME=NUMBER", help="For example airflow=9090; 0 is any.")
+@click.option("--port", "ports", multiple=True, metavar="NAME=NUMBER", help="Such as airflow=9090; 0: any.")
 def up(only: tuple[str, ...], ports: tuple[str, ...]) -> None:
     """Start what is not running and wait until all of it works."""
     stack = Stack(only=only, ports=dict(map(_port, ports)))
     started = stack.up(click.echo)
-    click.echo(f"{'the stack was already up' if started.already_up else 'the stack is up'} ({started.seconds:.0f} s)")
+    click.echo(f"the stack {'was already' if started.already_up else 'is'} up ({started.seconds:.0f} s)")
     if not only:
         click.echo(f"Airflow's UI: {stack.addresses['airflow']}")
     if started.new_passwords:
@@ -47,9 +47,9 @@ def status() -> None:
         raise StackError("no stack is running here: start it with `llmops stack up`")
     for process in processes:
         pid = str(process.leader.pid) if process.leader else "-"
-        again = f"{process.starts - 1} restarts" if process.starts > 1 else ""
-        line = f"{process.name:<22} {process.state:<11} {pid:>8}  {process.address or '':<24} {again} {process.note}"
-        click.echo(line.rstrip())
+        again = f"started {process.starts} times" if process.starts > 1 else ""
+        columns = f"{process.name:<22} {process.state:<11} {pid:>8}  {process.address or '':<24}"
+        click.echo(f"{columns} {again} {process.note}".rstrip())
     if not all(process.state.works for process in processes):
         raise SystemExit(1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from llmops.corpus._rst import plain_roles, rst_to_markdown
+from llmops.corpus._rst import labelled, plain_roles, rst_to_markdown
 
 if TYPE_CHECKING:
     import griffe
@@ -58,9 +58,9 @@ def _section(section: Any) -> str:
         return "\n\n".join([_label(section, "Example"), *parts])
     if kind == "admonition":
         label = section.title or section.value.kind.replace("-", " ").capitalize()
-        return f"**{label}:** {_prose(section.value.description)}"
+        return labelled(label, _prose(section.value.description))
     if kind == "deprecated":
-        return f"**Deprecated since version {section.value.version}:** {_prose(section.value.description)}"
+        return labelled(f"Deprecated since version {section.value.version}", _prose(section.value.description))
     if kind not in _LABELS:
         return ""
     return "\n".join([_label(section, _LABELS[kind]), "", *map(_element, section.value)])
@@ -94,7 +94,7 @@ def _prose(text: str) -> str:
 
 
 def _without_headings(text: str) -> str:
-    """Turn headings inside a docstring into bold lines: only names are headings of a document."""
+    """Turn headings into bold lines, for only names are headings of a document, and close open fences."""
     lines, fenced = [], False
     for line in text.split("\n"):
         if line.lstrip().startswith("```"):
@@ -102,4 +102,4 @@ def _without_headings(text: str) -> str:
         elif not fenced and _HEADING.match(line):
             line = f"**{line.lstrip('#').strip()}**"
         lines.append(line)
-    return "\n".join(lines)
+    return "\n".join([*lines, "```"] if fenced else lines)

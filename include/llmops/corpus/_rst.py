@@ -11,12 +11,12 @@ from llmops.errors import ParseError
 if TYPE_CHECKING:
     from docutils import nodes
 
-__all__ = ["plain_roles", "rst_to_markdown"]
+__all__ = ["labelled", "plain_roles", "rst_to_markdown"]
 
 _ROLE = re.compile(r":(?P<role>[a-zA-Z][\w:+.-]*):`(?P<text>[^`]+)`")
 _TARGET = re.compile(r"^(?P<label>.*?)\s*<(?P<target>[^>]+)>$", re.DOTALL)
-_PLAIN = re.compile(r"(?:[A-Za-z][\w ,;'\"()/!?-]*(?:[.,!?] ?[\w ,;'\"()/!?-]*)*\n?)+")
-"""Text without any markup, which needs no parser."""
+_PLAIN_LINE = re.compile(r"(?!\w{1,4}[.)]\s)[A-Za-z][A-Za-z0-9 ,;'\"()/!?.-]*|")
+"""A line without any markup: a text of such lines needs no parser."""
 _PROSE_ROLES = {"ref", "doc", "term", "abbr", "std:ref", "std:doc", "title"}
 _SPHINX_NOTES = {
     "versionadded": "Added in version",
@@ -54,7 +54,7 @@ def rst_to_markdown(text: str) -> str:
     What docutils cannot make sense of stays as it was written. Raises ParseError when the text is
     nested deeper than the parser can follow.
     """
-    if _PLAIN.fullmatch(text.strip()):
+    if all(map(_PLAIN_LINE.fullmatch, text.strip().split("\n"))):
         return text.strip() + "\n"
     try:
         document = _parse(text)
@@ -231,7 +231,7 @@ class _Writer:
 
     def _admonition(self, node: nodes.Node) -> str:
         label = node.tagname.capitalize()
-        return f"**{label}:** {self.blocks(node)}"
+        return labelled(label, self.blocks(node))
 
     _note = _warning = _tip = _hint = _important = _caution = _danger = _attention = _error = _admonition
 
@@ -283,6 +283,12 @@ class _Writer:
             case "target" | "footnote_reference" | "substitution_reference" | "system_message" | "raw":
                 return ""
         return inner
+
+
+def labelled(label: str, body: str) -> str:
+    """Return a body behind its label: on the same line when it begins with prose, below it otherwise."""
+    prose = body[:1].isalnum() and not re.match(r"\d+[.)] ", body)
+    return f"**{label}:** {body}" if prose else f"**{label}:**\n\n{body}"
 
 
 def _group(label: str, entries: list[str]) -> str:

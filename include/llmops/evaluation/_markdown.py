@@ -58,7 +58,7 @@ def render(content: Mapping[str, Any], report_hash: str) -> str:
         f"### {beside.capitalize()} → candidate",
         _figures(content["figures"]),
         *_examples(content),
-        f"Report `{report_hash}`, cases `{content['cases']['digest']}`, gate `{content['gate']['digest']}`.",
+        _origin(content, report_hash),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -146,6 +146,17 @@ def _examples(content: Mapping[str, Any]) -> Iterator[str]:
                 ["case", "question", "quality"],
                 ([escape(key), escape(question), f"{change:+.2f}"] for change, key, question in shown),
             )
+
+
+def _origin(content: Mapping[str, Any], report_hash: str) -> str:
+    """Return what the decision stands on, by digest and by what the caller said."""
+    named = {
+        "report": report_hash,
+        "cases": content["cases"]["digest"],
+        "gate": content["gate"]["digest"],
+        **{key: value for key, value in content["context"].items() if key != "release_id"},
+    }
+    return ", ".join(f"{_code(key)} `{_code(str(value))}`" for key, value in named.items()) + "."
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -26,7 +26,7 @@ __all__ = ["SyncCounts", "is_current", "sync"]
 
 log = logging.getLogger(__name__)
 
-_SLICE = 512
+_SLICE = 256
 _IDLE_LIMIT = "300s"
 """A worker that sends nothing for so long is taken for dead: Postgres ends its session and frees its lock."""
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from llmops.chain import Answer
+from llmops.chain import Answer, check_question
 from llmops.errors import InvalidRequest
 
 __all__ = [
@@ -60,11 +60,13 @@ class ChatRequest(BaseModel):
     n: Literal[1] | None = None
 
     def question(self) -> str:
-        """Return the text of the last message; raise InvalidRequest unless it is a user's."""
+        """Return the text of the last message; raise InvalidRequest unless it is a user's question."""
         last = self.messages[-1]
         if last.role != "user":
             raise InvalidRequest(f"the last message must be the user's question, its role is {last.role!r}")
-        return last.text()
+        question = last.text()
+        check_question(question)
+        return question
 
 
 class FeedbackRequest(BaseModel):

@@ -19,15 +19,19 @@ __all__ = ["airflow_environment", "is_migrated", "note_migrated", "write_users"]
 log = logging.getLogger(__name__)
 
 _DEFAULTS = {
+    # Each worker is forked at once and pays for its first task, and a laptop has few processors.
     "AIRFLOW__CORE__PARALLELISM": "4",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    # A new DAG file is seen after seconds instead of five minutes.
     "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
     "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "2",
+    # Most of the time between two short tasks is this sleep.
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+    # Running tasks outlive a restart of the API server.
     "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "10",
     "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "20",
 }
-"""What a person may change by setting the variable; docs of the reasons: ADR on the local stack."""
+"""What a person may change by setting the variable."""
 
 
 def airflow_environment(layout: Layout) -> dict[str, str]:
@@ -41,7 +45,8 @@ def airflow_environment(layout: Layout) -> dict[str, str]:
             f"AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS is {everybody!r}: then anybody could approve "
             "a release in anybody's name. Unset it"
         )
-    database = layout.postgres.url("airflow", "airflow", driver="psycopg2")
+    server = layout.postgres
+    logs = layout.logs / "airflow"
     return {
         **_DEFAULTS,
         **layout.environment(),
@@ -53,15 +58,15 @@ def airflow_environment(layout: Layout) -> dict[str, str]:
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{u}:{role}" for u, role in USERS.items()),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(_passwords_file(layout)),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": layout.postgres.url("airflow", "airflow", driver="psycopg"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": server.url("airflow", "airflow", driver="psycopg2"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": server.url("airflow", "airflow", driver="psycopg"),
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(layout.ports["airflow"]),
         "AIRFLOW__API__BASE_URL": layout.address("airflow"),
         "AIRFLOW__API__SECRET_KEY": layout.secrets["airflow_api"],
         "AIRFLOW__API_AUTH__JWT_SECRET": layout.secrets["airflow_jwt"],
-        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(layout.logs / "airflow"),
-        "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(layout.logs / "airflow" / "dag_processor"),
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(logs),
+        "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(logs / "dag_processor"),
     }
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from llmops.errors import ConfigurationError
 from llmops.settings import Section, read_yaml, validate
@@ -77,6 +77,12 @@ class AirflowSettings(Section):
     variables: list[Variable] = Field(default_factory=list)
     pools: list[Pool] = Field(default_factory=list)
 
+    @field_validator("connections", "variables", "pools", mode="before")
+    @classmethod
+    def _empty(cls, value: Any) -> Any:
+        """Take a key without a value as an empty list, as the Astro CLI does."""
+        return [] if value is None else value
+
     def at(self, places: Mapping[str, Mapping[str, Any]]) -> AirflowSettings:
         """Return the same, with the connections named in ``places`` pointed at other addresses."""
         moved = [c.model_copy(update=dict(places.get(c.conn_id, {}))) for c in self.connections]
@@ -97,7 +103,11 @@ def load_airflow_settings(settings: AirflowSettings, client: AirflowClient) -> d
 
     Raises ConfigurationError when Airflow does not accept an entry.
     """
-    kinds = {"pools": settings.pools, "connections": settings.connections, "variables": settings.variables}
+    kinds: dict[str, Sequence[Connection | Variable | Pool]] = {
+        "pools": settings.pools,
+        "connections": settings.connections,
+        "variables": settings.variables,
+    }
     for kind, entries in kinds.items():
         if not entries:
             continue

@@ -18,7 +18,7 @@ from llmops.stack._spawn import START_OF_LOG, spawn
 from llmops.stack._state import State, StateFile
 from llmops.stack.processes import Process
 
-__all__ = ["Supervisor"]
+__all__ = ["Keeper", "Supervisor"]
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Supervisor:
         self._home = home
         self._stopping = threading.Event()
         self._states = StateFile(home / "run" / "processes.json", {row.name: row.address for row in table})
-        self._keepers = [_Keeper(row, home, self._states, self._stopping) for row in table]
+        self._keepers = [Keeper(row, home, self._states, self._stopping) for row in table]
 
     def run(self) -> None:
         """Start everything, wait for a signal to end, stop everything."""
@@ -56,12 +56,12 @@ class Supervisor:
         log.info("Stopped")
 
     @staticmethod
-    def _stop(keepers: Iterable[_Keeper]) -> None:
+    def _stop(keepers: Iterable[Keeper]) -> None:
         with ThreadPoolExecutor(max_workers=16) as pool:
             list(pool.map(lambda keeper: keeper.stop(), keepers))
 
 
-class _Keeper:
+class Keeper:
     """Keeps one process alive: start, wait for health, watch, and again when it ends."""
 
     def __init__(self, process: Process, home: Path, states: StateFile, stopping: threading.Event) -> None:

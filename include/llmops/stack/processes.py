@@ -73,7 +73,7 @@ def _stores(layout: Layout) -> tuple[Process, ...]:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_CRYPTO_KEK_PASSPHRASE": layout.secrets["mlflow_gateway"],
     }
-    port = str(layout.ports["mlflow"])
+    place = ("--host", "127.0.0.1", "--port", str(layout.ports["mlflow"]))
     return (
         Process(
             name="postgres",
@@ -94,7 +94,7 @@ def _stores(layout: Layout) -> tuple[Process, ...]:
         ),
         Process(
             name="mlflow",
-            command=layout.python("mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"),
+            command=layout.python("mlflow", "server", *place, "--workers", "1"),
             environment=mlflow,
             requires=("postgres", "database"),
             health=HttpHealth(f"{layout.address('mlflow')}/health"),
@@ -106,6 +106,7 @@ def _stores(layout: Layout) -> tuple[Process, ...]:
 def _airflow(layout: Layout) -> tuple[Process, ...]:
     environment = airflow_environment(layout)
     url = layout.address("airflow")
+    place = ("--host", "127.0.0.1", "--port", str(layout.ports["airflow"]))
     step = Process(
         name="airflow-migrate",
         command=layout.python("airflow", "db", "migrate"),
@@ -116,11 +117,12 @@ def _airflow(layout: Layout) -> tuple[Process, ...]:
     )
     server = Process(
         name="airflow-api-server",
-        command=layout.python("airflow", "api-server", "--host", "127.0.0.1", "--port", str(layout.ports["airflow"])),
+        command=layout.python("airflow", "api-server", *place),
         environment=environment,
         requires=("postgres", "airflow-migrate"),
         health=AirflowHealth(url, "metadatabase"),
         before=partial(write_users, layout),
+        stop_seconds=5,
         address=url,
     )
 
@@ -143,24 +145,23 @@ def _airflow(layout: Layout) -> tuple[Process, ...]:
 
 
 def _services(layout: Layout) -> tuple[Process, ...]:
-    ports = {name: str(port) for name, port in layout.ports.items()}
-
-    def service(name: str, role: str, port: str, *arguments: str) -> Process:
+    def service(name: str, role: str, port: str, command: tuple[str, ...]) -> Process:
         url = layout.address(port)
         return Process(
             name=name,
-            command=layout.python("llmops", *arguments),
+            command=layout.python("llmops", *command, str(layout.ports[port])),
             environment=layout.environment(role),
             requires=("postgres", "database", "mlflow"),
             health=HttpHealth(f"{url}/healthz"),
             address=url,
         )
 
+    serve = ("serve", "--host", "127.0.0.1", "--port")
+    notary = service("notary", "llmops_notary", "notary", ("notary", "run", "--health-port"))
     account = {"LLMOPS_AIRFLOW_USER": "service", "LLMOPS_AIRFLOW_PASSWORD": layout.password("service")}
-    notary = service("notary", "llmops_notary", "notary", "notary", "run", "--health-port", ports["notary"])
     return (
-        service("serving", "llmops_serving", "serving", "serve", "--host", "127.0.0.1", "--port", ports["serving"]),
-        service("index-follower", "llmops_worker", "follower", "index", "follow", "--health-port", ports["follower"]),
+        service("serving", "llmops_serving", "serving", serve),
+        service("index-follower", "llmops_worker", "follower", ("index", "follow", "--health-port")),
         replace(
             notary,
             environment={**notary.environment, **account},

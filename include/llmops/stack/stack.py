@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import logging
-import os
 import subprocess
 import sys
 import threading
@@ -17,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from llmops import settings
-from llmops.errors import ConfigurationError, LlmopsError, StackError
+from llmops.errors import ConfigurationError, StackError
 from llmops.stack._airflow import airflow_environment
 from llmops.stack._airflow_settings import load_airflow_settings, read_airflow_settings
 from llmops.stack._layout import MARK, PORTS, USERS, Layout, Options
@@ -68,6 +69,11 @@ class Stack:
         self._run = self.home / "run"
 
     @property
+    def wished_ports(self) -> Mapping[str, int]:
+        """Return the ports that were asked for; the others have their usual one."""
+        return self._options.ports
+
+    @property
     def addresses(self) -> dict[str, str]:
         """Return the URL of each service of the running stack, by the service's name."""
         layout = self._layout()
@@ -109,7 +115,8 @@ class Stack:
             check=False,
         )
         if done.returncode != 0:
-            raise StackError(f"`airflow {' '.join(arguments)}` failed: {(done.stderr or done.stdout)[-1500:]}")
+            said = (done.stderr or done.stdout)[-1500:]
+            raise StackError(f"`airflow {' '.join(arguments)}` failed: {said}")
         return done.stdout
 
     def status(self) -> list[ProcessState]:
@@ -151,7 +158,7 @@ class Stack:
         """Load ``airflow_settings.yaml`` of the checkout into Airflow; return how many of each kind."""
         layout = self._layout()
         server = layout.postgres
-        places = {
+        places: dict[str, dict[str, Any]] = {
             "llmops_postgres": {
                 "conn_host": str(server.socket_folder),
                 "conn_login": "llmops_worker",
@@ -233,7 +240,8 @@ class Stack:
                 with contextlib.suppress(ProcessLookupError):
                     child.kill()
                 said = self._run / "error.txt"
-                raise StackError(said.read_text() if said.exists() else f"the supervisor did not start: see {log_file}")
+                unsaid = f"the supervisor did not start: see {log_file}"
+                raise StackError(said.read_text() if said.exists() else unsaid)
             time.sleep(0.05)
         threading.Thread(target=child.wait, daemon=True).start()
 
@@ -294,31 +302,31 @@ class Stack:
 
 
 class _Loading:
-    """Loads Airflow's settings while the other processes start."""
+    """Loads Airflow's settings, and wakes what would delay the first task, while the rest still starts."""
 
     def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        self._error: LlmopsError | None = None
-        self._line = ""
-        self._thread = threading.Thread(target=self._load, daemon=True)
-        self._thread.start()
+        self._pool = ThreadPoolExecutor(max_workers=2)
+        self._loaded = self._pool.submit(self._load, stack)
+        self._woken = self._pool.submit(self._wake, f"{stack.addresses['airflow']}/execution/health")
+        self._pool.shutdown(wait=False)
 
     def result(self) -> str:
         """Return the line to show when it is done; raise what went wrong."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._line
+        self._woken.result()
+        return self._loaded.result()
 
-    def _load(self) -> None:
+    @staticmethod
+    def _load(stack: Stack) -> str:
         began = time.monotonic()
-        try:
-            counts = self._stack.load_airflow_settings()
-        except LlmopsError as error:
-            self._error = error
-            return
+        counts = stack.load_airflow_settings()
         what = ", ".join(f"{number} {kind}" for kind, number in counts.items() if number)
-        self._line = f"{'airflow-settings':<22} {what} loaded in {time.monotonic() - began:.1f} s"
+        return f"{'airflow-settings':<22} {what} loaded in {time.monotonic() - began:.1f} s"
+
+    @staticmethod
+    def _wake(url: str) -> None:
+        """Ask the part of Airflow's API that tasks use: it is built at its first request, for seconds."""
+        with contextlib.suppress(httpx.TransportError):
+            httpx.get(url, timeout=120, trust_env=False)
 
 
 def _wished_ports(ports: Mapping[str, int]) -> dict[str, int]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import tempfile
 from pathlib import Path
 
 from llmops.errors import ConfigurationError, IntegrityError, MissingInput
+from llmops.manifest import ArtifactPin
+from llmops.registry import Registry
 from llmops.training._export import export_embedder
 
-__all__ = ["import_base_embedder"]
+__all__ = ["ensure_base_embedder", "import_base_embedder"]
 
 _PACKAGED = {
     "all-MiniLM-L6-v2": (
@@ -40,3 +43,15 @@ def import_base_embedder(folder: Path, *, name: str = "all-MiniLM-L6-v2") -> Pat
             f"reinstall {package!r}"
         )
     return export_embedder(model, folder, name=name)
+
+
+def ensure_base_embedder(registry: Registry, name: str = "all-MiniLM-L6-v2") -> ArtifactPin:
+    """Return the pin of the packaged model called ``name``, imported and registered now if it is not there."""
+    known = registry.latest("embedder", base_model=name)
+    if known is not None:
+        return known
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = import_base_embedder(Path(scratch) / "embedder", name=name)
+        return registry.register_model(
+            "embedder", folder, params={"base_model": name}, metrics={}, tags={"base_model": name}
+        )
