@@ -35,6 +35,7 @@ RUN LLMOPS_TORCH="${TORCH_BACKEND}" UV_NO_CACHE=1 \
 COPY include include
 COPY dags dags
 COPY plugins plugins
+COPY config config
 COPY docker docker
 COPY airflow_settings.yaml ./
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
+from llmops.database import advisory_lock
 from llmops.errors import ConfigurationError, MissingInput, ServiceUnavailable, WriteConflict
 from llmops.lakehouse import LakeTable, MergeCounts
 
@@ -46,7 +47,7 @@ def table(tmp_path: Path, database: Any) -> Table:
 def test_a_table_that_is_not_there_has_no_version_and_reading_it_says_what_to_do(table: Table) -> None:
     assert not table.exists()
     assert table.version() is None
-    with pytest.raises(MissingInput, match="no table 'things'.*ingest_documents"):
+    with pytest.raises(MissingInput, match=r"no table 'things'.*ingest_documents"):
         table.read()
     with pytest.raises(MissingInput):
         table.changes(0)
@@ -161,6 +162,16 @@ def test_many_writers_at_once_lose_nothing(table: Table) -> None:
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda n: table.put(rows(**{f"k{n}": str(n)})), range(6)))
     assert table.content() == {f"k{n}": str(n) for n in range(6)}
+
+
+def test_a_writer_waits_for_the_one_before_it(table: Table) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        with advisory_lock(table.url, f"delta:{table.uri}"):
+            writing = pool.submit(table.put, rows(a="1"))
+            with pytest.raises(TimeoutError):
+                writing.result(timeout=1.5)
+            assert not table.exists()
+        assert writing.result(timeout=60).inserted == 1
 
 
 def test_a_foreign_writer_that_keeps_winning_is_a_write_conflict(

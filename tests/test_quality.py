@@ -31,7 +31,10 @@ def test_a_repeated_id_is_named_with_its_rows() -> None:
         check_documents(rows, 0, 0, 0, QualityRules())
     message = str(caught.value)
     assert "1 of 11 expectations" in message
-    assert "expect_column_values_to_be_unique on 'document_id' failed for source0:path0 (a), source2:path2 (a)" in message
+    assert (
+        "expect_column_values_to_be_unique on 'document_id' failed for source0:path0 (a), source2:path2 (a)"
+        in message
+    )
     assert "nothing was merged" in message
 
 
@@ -45,7 +48,9 @@ def test_a_missing_value_is_named(column: str) -> None:
 
 def test_a_length_outside_the_bounds_is_named_with_the_bounds() -> None:
     rows = documents(2, text=["short", "x" * 50])
-    with pytest.raises(QualityGateFailed, match=r"\(at least 6, at most 40\) failed for source0:path0 \(5\), source1"):
+    with pytest.raises(
+        QualityGateFailed, match=r"\(at least 6, at most 40\) failed for source0:path0 \(5\), source1"
+    ):
         check_documents(rows, 0, 0, 0, QualityRules(min_characters=6, max_characters=40))
 
 
@@ -56,9 +61,17 @@ def test_many_rows_are_counted_not_listed() -> None:
 
 @pytest.mark.parametrize(
     ("figures", "failing"),
-    [((6, 0, 0), "quarantined_share"), ((0, 20, 7), "shrinkage"), ((5, 0, 0), None), ((0, 5, 5), None), ((0, 20, 6), None)],
+    [
+        ((6, 0, 0), "quarantined_share"),
+        ((0, 20, 7), "shrinkage"),
+        ((5, 0, 0), None),
+        ((0, 5, 5), None),
+        ((0, 20, 6), None),
+    ],
 )
-def test_shares_count_once_they_are_more_than_a_few_files(figures: tuple[int, int, int], failing: str | None) -> None:
+def test_shares_count_once_they_are_more_than_a_few_files(
+    figures: tuple[int, int, int], failing: str | None
+) -> None:
     if failing is None:
         check_documents(documents(), *figures, QualityRules())
         return
@@ -78,7 +91,9 @@ def test_rules_that_contradict_each_other_or_are_misspelt_are_refused() -> None:
         QualityRules.model_validate({"max_shrinkag": 1})
 
 
-def test_great_expectations_stays_quiet(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
+def test_great_expectations_stays_quiet(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
     with caplog.at_level(logging.INFO):
         check_documents(documents(), 0, 0, 0, QualityRules())
     assert [record.name for record in caplog.records] == ["llmops.quality"]

@@ -128,12 +128,18 @@ def test_a_copy_that_is_there_needs_no_mlflow(registry: Registry, folder: Path, 
         "assert 'mlflow' not in sys.modules"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(INCLUDE)}, check=True
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(INCLUDE)},
+        check=True,
     )
     assert done.stdout.splitlines() == [str(local), "Answer from the context."]
 
 
-def test_processes_that_fetch_at_once_share_one_copy(registry: Registry, folder: Path, tmp_path: Path) -> None:
+def test_processes_that_fetch_at_once_share_one_copy(
+    registry: Registry, folder: Path, tmp_path: Path
+) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     pin = register(registry, folder)
@@ -142,7 +148,9 @@ def test_processes_that_fetch_at_once_share_one_copy(registry: Registry, folder:
     assert [path.name[0] for path in (tmp_path / "cache").iterdir()] != ["."]
 
 
-def test_a_pin_of_another_assistant_is_refused(registry: Registry, folder: Path, mlflow_url: str, tmp_path: Path) -> None:
+def test_a_pin_of_another_assistant_is_refused(
+    registry: Registry, folder: Path, mlflow_url: str, tmp_path: Path
+) -> None:
     pin = register(registry, folder)
     other = Registry(mlflow_url, "dev", "other", tmp_path)
     with pytest.raises(MissingInput, match="does not belong"):
@@ -188,23 +196,33 @@ def test_mlflow_loads_a_release_as_an_agent(registry: Registry, mlflow_url: str,
     version = registry.log_release("c" * 64, {"manifest.json": json.dumps({"made": "up"})}, {})
     name = registry._name("assistant")
     code = (
-        "import mlflow; mlflow.set_tracking_uri({url!r});"
-        "agent = mlflow.pyfunc.load_model('models:/{name}/{version}');"
-        "answer = agent.predict({{'input': [{{'role': 'user', 'content': 'hello'}}],"
-        "                         'custom_inputs': {{'dry_run': True}}}});"
+        f"import mlflow; mlflow.set_tracking_uri({mlflow_url!r});"
+        f"agent = mlflow.pyfunc.load_model('models:/{name}/{version}');"
+        "answer = agent.predict({'input': [{'role': 'user', 'content': 'hello'}],"
+        "                        'custom_inputs': {'dry_run': True}});"
         "print(answer['output'][0]['content'][0]['text'])"
-    ).format(url=mlflow_url, name=name, version=version)
+    )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(INCLUDE)}, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(INCLUDE)},
+        check=False,
     )
     assert done.stdout.strip() == "This is a dry run.", done.stderr
 
 
 def test_a_run_keeps_what_was_logged(registry: Registry, tmp_path: Path) -> None:
-    run_id = registry.log_run("evaluation", {"cases": 3}, {"recall": 0.75}, {"report.md": "# Report"})
+    report = tmp_path / "report.md"
+    report.write_text("# Report")
+    run_id = registry.log_run("evaluation", {"cases": 3}, {"recall@10": 0.75}, [report])
     run = registry._client.get_run(run_id)
-    assert (run.data.params, run.data.metrics, run.info.status) == ({"cases": "3"}, {"recall": 0.75}, "FINISHED")
-    file = registry._client.download_artifacts(run_id, "report.md", str(tmp_path))
+    assert (run.data.params, run.data.metrics, run.info.status) == (
+        {"cases": "3"},
+        {"recall_at_10": 0.75},
+        "FINISHED",
+    )
+    file = registry._client.download_artifacts(run_id, "report.md", str(tmp_path.parent))
     assert Path(file).read_text() == "# Report"
 
 

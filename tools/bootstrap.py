@@ -346,7 +346,7 @@ def _install(uv: str, arguments: Sequence[str], variables: Mapping[str, str]) ->
             if re.match(r" *[-+~] ", line):
                 continue
             print(f"{time.monotonic() - started:4.0f} s  {line.strip()}", flush=True)
-            if line.startswith("Installed") and "--compile-bytecode" in arguments:
+            if re.match(r"Installed \d{2,} packages", line):
                 print("        compiling them to bytecode: a minute for all, on two cores ...", flush=True)
     if process.returncode != 0:
         raise BootstrapError(

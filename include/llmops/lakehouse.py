@@ -147,7 +147,9 @@ class LakeTable:
         with self._storage_errors():
             table = self._find() or self._create(rows.schema, key)
             _check_columns(self.uri, table, rows)
-            source, counts = _difference(rows, self._held(table, rows, key, scope, delete_missing), key, delete_missing)
+            source, counts = _difference(
+                rows, self._held(table, rows, key, scope, delete_missing), key, delete_missing
+            )
             if source is None:
                 return MergeCounts(0, 0, 0, int(table.version()))
             try:
@@ -219,7 +221,7 @@ class LakeTable:
 
         try:
             return _plain(pa.table(table.load_cdf(starting_version=first, ending_version=last)))
-        except (DeltaError, OSError) as error:
+        except (DeltaError, OSError, pa.ArrowException) as error:
             log.warning("The change feed of %s lacks versions %d to %d: %s", self.uri, first, last, error)
             return None
 
@@ -303,7 +305,10 @@ def _differs(before: pa.Table, after: pa.Table) -> pa.Array:
 
     differs = pa.array([False] * after.num_rows, pa.bool_())
     for name in after.column_names:
-        old, new = before[name].combine_chunks().cast(after.schema.field(name).type), after[name].combine_chunks()
+        old, new = (
+            before[name].combine_chunks().cast(after.schema.field(name).type),
+            after[name].combine_chunks(),
+        )
         same = pc.or_(pc.fill_null(pc.equal(old, new), False), pc.and_(pc.is_null(old), pc.is_null(new)))
         differs = pc.or_(differs, pc.invert(same))
     return differs

@@ -92,10 +92,10 @@ def check_documents(
     verdict = QualityVerdict(sum(map(len, suites.values())), tuple(failures))
     if failures:
         raise QualityGateFailed(
-            f"{len(failures)} of {verdict.expectations} expectations on the documents failed, nothing was merged: "
-            + "; ".join(map(str, failures))
-            + f". There are {rows.num_rows} documents, {quarantined} unreadable files, and {vanished} of {held} "
-            "documents would go. Correct the sources, or `quality` in the assistant's file"
+            f"{len(failures)} of {verdict.expectations} expectations on the documents failed, "
+            f"nothing was merged: {'; '.join(map(str, failures))}. There are {rows.num_rows} documents, "
+            f"{quarantined} unreadable files, and {vanished} of {held} documents would go. "
+            "Correct the sources, or `quality` in the assistant's file"
         )
     log.info("All %d expectations on %d documents hold", verdict.expectations, rows.num_rows)
     return verdict
@@ -133,7 +133,8 @@ def _validate(frame: pd.DataFrame, suite: list[dict[str, Any]], index: list[str]
     batch = _context().data_sources.add_pandas("memory").add_dataframe_asset("rows")
     batch = batch.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
     result = batch.validate(
-        _expectations(suite), result_format={"result_format": "COMPLETE", "unexpected_index_column_names": index}
+        _expectations(suite),
+        result_format={"result_format": "COMPLETE", "unexpected_index_column_names": index},
     )
     return [_failure(item, index) for item in result.results if not item.success]
 

@@ -69,7 +69,10 @@ class Corpus:
         return sorted(self.table(DOCUMENTS)["path"].to_pylist())
 
     def versions(self) -> list[int | None]:
-        return [LakeTable(self.root, name).version() for name in ("documents", "chunks", "quarantine", "snapshots")]
+        return [
+            LakeTable(self.root, name).version()
+            for name in ("documents", "chunks", "quarantine", "snapshots")
+        ]
 
     def dump(self) -> list[str]:
         return list(dump(self.root))
@@ -96,7 +99,9 @@ class Repository:
         names = {"GIT_AUTHOR_NAME": "A", "GIT_AUTHOR_EMAIL": "a@b.c", "GIT_COMMITTER_NAME": "A"}
         dates = {"GIT_COMMITTER_EMAIL": "a@b.c", "GIT_AUTHOR_DATE": stamp, "GIT_COMMITTER_DATE": stamp}
         command = ["git", "-c", "commit.gpgsign=false", *arguments]
-        subprocess.run(command, cwd=self.folder, check=True, capture_output=True, env=os.environ | names | dates)
+        subprocess.run(
+            command, cwd=self.folder, check=True, capture_output=True, env=os.environ | names | dates
+        )
 
     def commit(self, when: datetime, **files: str | None) -> None:
         """Commit files named ``a_md`` for ``a.md``; None deletes one."""

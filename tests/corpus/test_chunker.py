@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,10 @@ def test_underlined_headings_count_but_rules_tables_and_lists_do_not(tokenizer_f
 
 
 def test_plain_text_has_no_headings(tokenizer_file: Path) -> None:
-    assert chunks_of("# just a hash\n\ntext", tokenizer_file, media_type="text/plain")[0].text == "# just a hash\n\ntext"
+    assert (
+        chunks_of("# just a hash\n\ntext", tokenizer_file, media_type="text/plain")[0].text
+        == "# just a hash\n\ntext"
+    )
 
 
 def test_offsets_count_characters_not_bytes(tokenizer_file: Path) -> None:
@@ -72,7 +76,11 @@ def test_what_is_embedded_begins_with_title_and_headings_said_once(tokenizer_fil
 
 
 def test_ids_do_not_shift_when_text_is_inserted_above(tokenizer_file: Path) -> None:
-    tail = "# Part\n\n" + "\n\n".join(f"Paragraph {n} of the part." for n in range(60)) + "\n\n# Part\n\nAgain.\n"
+    tail = (
+        "# Part\n\n"
+        + "\n\n".join(f"Paragraph {n} of the part." for n in range(60))
+        + "\n\n# Part\n\nAgain.\n"
+    )
     before = chunks_of(tail, tokenizer_file)
     after = chunks_of("# New\n\nSomething new.\n\n" + tail, tokenizer_file)
     assert [c.chunk_id for c in after[1:]] == [c.chunk_id for c in before]
@@ -92,12 +100,14 @@ def test_neighbours_share_text_when_they_should(tokenizer_file: Path) -> None:
     text = " ".join(f"Sentence {n} is here." for n in range(120))
     apart = chunks_of(text, tokenizer_file, Chunker(max_tokens=64))
     shared = chunks_of(text, tokenizer_file, Chunker(max_tokens=64, overlap=16))
-    assert all(a.char_end <= b.char_start for a, b in zip(apart, apart[1:], strict=False))
-    assert any(a.char_end > b.char_start for a, b in zip(shared, shared[1:], strict=False))
+    assert all(a.char_end <= b.char_start for a, b in pairwise(apart))
+    assert any(a.char_end > b.char_start for a, b in pairwise(shared))
     assert all(c.token_count <= 64 for c in shared)
 
 
-def test_the_digest_depends_on_settings_and_on_what_decides_tokens(tokenizer_file: Path, tmp_path: Path) -> None:
+def test_the_digest_depends_on_settings_and_on_what_decides_tokens(
+    tokenizer_file: Path, tmp_path: Path
+) -> None:
     digest = Chunker().digest(tokenizer_file)
     assert digest == Chunker().digest(tokenizer_file)
     assert digest != Chunker(max_tokens=199).digest(tokenizer_file)
@@ -123,7 +133,9 @@ def test_a_missing_or_damaged_tokenizer_and_wrong_settings_are_refused(tmp_path:
 def test_chunks_of_a_real_corpus_have_exact_offsets_within_the_bound(
     corpus_name: str, tokenizer_file: Path, tmp_path: Path
 ) -> None:
-    source: Any = PackagesSource(kind="packages", name="s", packages=["psycopg_pool", "deltalake", "pgvector"])
+    source: Any = PackagesSource(
+        kind="packages", name="s", packages=["psycopg_pool", "deltalake", "pgvector"]
+    )
     if corpus_name == "golang":
         folder = DATA / "docs_golang" / "2026-08-22"
         if not folder.is_dir():

@@ -24,7 +24,10 @@ from llmops.corpus._rst import rst_to_markdown
         (".. note:: Careful.", "**Note:** Careful."),
         ("- one\n\n  more\n- two", "- one\n\n  more\n- two"),
         ("Title\n=====\n\nPart\n----\n\nText.", "# Title\n\n## Part\n\nText."),
-        (":param int n: how many\n:returns: it\n:type n: int", "**Parameters:**\n\n- `n`: how many\n\n**Returns:**\n\nit"),
+        (
+            ":param int n: how many\n:returns: it\n:type n: int",
+            "**Parameters:**\n\n- `n`: how many\n\n**Returns:**\n\nit",
+        ),
         ("term\n   what it means", "- term\n  what it means"),
         ("`Home <https://example.org>`__", "[Home](https://example.org)"),
         ("=== ===\na   b\n=== ===\n1   2\n=== ===", "| a | b |\n| --- | --- |\n| 1 | 2 |"),
@@ -36,7 +39,9 @@ def test_restructuredtext_reads_as_markdown(rst: str, markdown: str) -> None:
 
 
 def test_a_file_cannot_be_included() -> None:
-    assert "root" not in rst_to_markdown(".. include:: /etc/passwd\n\n.. csv-table::\n   :file: /etc/passwd\n")
+    assert "root" not in rst_to_markdown(
+        ".. include:: /etc/passwd\n\n.. csv-table::\n   :file: /etc/passwd\n"
+    )
     assert "<b>" not in rst_to_markdown(".. raw:: html\n\n   <b>x</b>\n")
 
 
@@ -52,9 +57,14 @@ def test_google_style_becomes_lists_and_keeps_its_fences() -> None:
 
 
 def test_numpy_style_becomes_lists() -> None:
-    markdown = docstring_markdown(griffe.Docstring("Do it.\n\nParameters\n----------\na : int\n    How much.\n"))
+    markdown = docstring_markdown(
+        griffe.Docstring("Do it.\n\nParameters\n----------\na : int\n    How much.\n")
+    )
     assert "- `a` (`int`): How much." in markdown
 
 
 def test_a_docstring_adds_no_heading_and_closes_its_fences() -> None:
-    assert docstring_markdown(griffe.Docstring("Text.\n\n# Usage\n\n```\nopen")) == "Text.\n\n**Usage**\n\n```\nopen\n```"
+    assert (
+        docstring_markdown(griffe.Docstring("Text.\n\n# Usage\n\n```\nopen"))
+        == "Text.\n\n**Usage**\n\n```\nopen\n```"
+    )

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpus.conftest import Corpus, Repository, day
 from pydantic import TypeAdapter, ValidationError
 
+from corpus.conftest import Corpus, Repository, day
 from llmops.corpus import (
     Chunker,
     DirectorySource,
@@ -53,7 +53,9 @@ def test_an_edited_document_loses_its_old_chunks_and_leaves_its_neighbours_alone
     assert counts["chunks"] == {"inserted": 1, "updated": 0, "deleted": 2, "documents": 1}
 
 
-def test_a_chunk_that_an_edit_left_alone_keeps_its_id_and_gets_the_new_version(corpus: Corpus, notes: Path) -> None:
+def test_a_chunk_that_an_edit_left_alone_keeps_its_id_and_gets_the_new_version(
+    corpus: Corpus, notes: Path
+) -> None:
     corpus.run([folder_source(notes)])
     before = {r["text"]: r for r in corpus.table("chunks").to_pylist()}
     (notes / "a.md").write_text("A preface.\n\n# A\n\nAlpha is first.\n\n## More\n\nMore about alpha.\n")
@@ -100,7 +102,13 @@ def test_a_run_without_changes_writes_no_row_and_no_version(corpus: Corpus, note
     corpus.run([folder_source(notes)])
     versions = corpus.versions()
     counts = corpus.run([folder_source(notes)], day(2))
-    assert counts["documents"] == {"inserted": 0, "updated": 0, "deleted": 0, "unchanged": 2, "quarantined": 1}
+    assert counts["documents"] == {
+        "inserted": 0,
+        "updated": 0,
+        "deleted": 0,
+        "unchanged": 2,
+        "quarantined": 1,
+    }
     assert counts["chunks"] == {"inserted": 0, "updated": 0, "deleted": 0, "documents": 0}
     assert corpus.versions() == versions
 
@@ -241,7 +249,9 @@ def test_of_eight_equal_runs_at_once_one_does_the_work(corpus: Corpus, notes: Pa
     assert corpus.texts()["b.md"] == ["Beta is second."]
 
 
-def test_unreadable_files_go_to_quarantine_with_a_reason_and_the_rest_goes_on(corpus: Corpus, notes: Path) -> None:
+def test_unreadable_files_go_to_quarantine_with_a_reason_and_the_rest_goes_on(
+    corpus: Corpus, notes: Path
+) -> None:
     (notes / "empty.md").write_bytes(b"")
     (notes / "binary.md").write_bytes(b"\x7fELF\x00\x00" * 20)
     (notes / "latin.txt").write_bytes("café au lait".encode("latin-1"))
@@ -287,14 +297,18 @@ def test_a_failing_suite_stops_the_run_before_anything_changes(corpus: Corpus, n
     assert corpus.versions() == versions
 
 
-def test_quality_is_not_asked_about_a_state_that_will_not_be_merged(corpus: Corpus, repository: Repository) -> None:
+def test_quality_is_not_asked_about_a_state_that_will_not_be_merged(
+    corpus: Corpus, repository: Repository
+) -> None:
     source = GitSource(kind="git", name="docs", repository=str(repository.folder))
     corpus.run([source], day(4))
     staging = corpus.read([source], day(2))
     assert check_quality(staging, corpus.root, QualityRules(min_documents=99))["documents"] == 0
 
 
-def test_a_sourceless_failing_or_empty_configuration_is_refused_with_what_to_do(tmp_path: Path, notes: Path) -> None:
+def test_a_sourceless_failing_or_empty_configuration_is_refused_with_what_to_do(
+    tmp_path: Path, notes: Path
+) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     staging = tmp_path / "staging"

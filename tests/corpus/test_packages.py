@@ -30,7 +30,9 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "__init__.py").write_text(
         '"""A sample."""\n'
         "from ._hidden.core import Engine\nfrom .tools import helper\n"
-        '__all__ = ["Engine", "helper"]\nraise RuntimeError("imported")\n'
+        '__all__ = ["Engine", "helper"]\n'
+        'def unlisted():\n    """Not exported."""\n'
+        'raise RuntimeError("imported")\n'
     )
     (folder / "tools.py").write_text(
         'def helper(a: int, *, b: str = "x") -> bool:\n    """Help.\n\n    :param a: how much\n'
@@ -44,11 +46,11 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "class Engine(Base):\n"
         '    """Runs things.\n\n    Args:\n        speed: How fast.\n    """\n'
         "    def __init__(self, speed: float = 1.0): ...\n"
-        '    async def start(self):\n        """Start it.\n\n        Like this::\n\n            await engine.start()\n        """\n'
+        '    async def start(self):\n        """Start it.\n\n        Like this::\n\n'
+        '            await engine.start()\n        """\n'
         '    @property\n    def state(self) -> str:\n        """What it does now."""\n'
         "    def undocumented(self): ...\n"
         '    def _inner(self):\n        """Secret."""\n'
-        'class Unlisted:\n    """Not exported."""\n'
     )
     return folder
 
@@ -63,9 +65,14 @@ def test_public_things_are_documented_once_under_their_shortest_name(package: Pa
 
 def test_a_class_has_its_signature_and_its_members_as_sections(package: Path) -> None:
     text = {document.path: document.text for document in Api.of("sample").documents()}["sample.Engine"]
-    assert text.startswith("# sample.Engine\n\n```python\nclass Engine(speed: float = 1.0)\n```\n\nRuns things.\n")
+    assert text.startswith(
+        "# sample.Engine\n\n```python\nclass Engine(speed: float = 1.0)\n```\n\nRuns things.\n"
+    )
     assert "**Parameters:**\n\n- `speed` (`float`): How fast." in text
-    assert "```python\nasync def start()\n```\n\nStart it.\n\nLike this:\n\n```\nawait engine.start()\n```" in text
+    assert (
+        "```python\nasync def start()\n```\n\nStart it.\n\nLike this:\n\n```\nawait engine.start()\n```"
+        in text
+    )
     assert "## sample.Engine.state\n\n```python\nstate: str\n```" in text
     assert "undocumented" not in text
 
@@ -84,7 +91,9 @@ def test_sphinx_fields_become_lists(package: Path) -> None:
 
 def test_an_excluded_name_gives_no_document() -> None:
     assert "psycopg_pool.sched.Scheduler" in texts("psycopg_pool")
-    assert not any(path.startswith("psycopg_pool.sched") for path in texts("psycopg_pool", exclude=("*.sched*",)))
+    assert not any(
+        path.startswith("psycopg_pool.sched") for path in texts("psycopg_pool", exclude=("*.sched*",))
+    )
 
 
 def test_the_connection_pool_explains_how_to_open_it() -> None:
@@ -116,7 +125,8 @@ def test_nothing_is_imported_and_two_processes_read_the_same(tmp_path: Path) -> 
         "import sys, hashlib, datetime as d\nfrom llmops.corpus import PackagesSource\n"
         "s = PackagesSource(kind='packages', name='s', packages=['airflow.sdk', 'deltalake'])\n"
         "h = hashlib.sha256()\n"
-        "for f in s.discover(d.datetime(2024, 1, 1, tzinfo=d.timezone.utc)): h.update(f.path.encode() + f.read())\n"
+        "for f in s.discover(d.datetime(2024, 1, 1, tzinfo=d.timezone.utc)):\n"
+        "    h.update(f.path.encode() + f.read())\n"
         "assert not {'airflow', 'deltalake', 'pandas'} & set(sys.modules), 'imported'\nprint(h.hexdigest())\n"
     )
     include = Path(__file__).parents[2] / "include"

@@ -7,9 +7,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from corpus.conftest import Repository, day
 from pydantic import ValidationError
 
+from corpus.conftest import Repository, day
 from llmops.corpus import DirectorySource, GitSource
 from llmops.corpus._files import matches
 from llmops.errors import ConfigurationError, MissingInput, ServiceUnavailable
@@ -20,7 +20,9 @@ def listed(source: DirectorySource | GitSource, number: int = 9) -> dict[str, st
     return {f.path: f.problem or f.read().decode() for f in source.discover(day(number))}
 
 
-def directory(folder: Path, include: tuple[str, ...] = ("**/*",), exclude: tuple[str, ...] = ()) -> DirectorySource:
+def directory(
+    folder: Path, include: tuple[str, ...] = ("**/*",), exclude: tuple[str, ...] = ()
+) -> DirectorySource:
     return DirectorySource(
         kind="directory", name="s", path=str(folder), include=list(include), exclude=list(exclude)
     )
@@ -156,7 +158,9 @@ def test_git_refuses_what_looks_like_an_option_or_a_helper(values: dict[str, str
         GitSource.model_validate({"kind": "git", "name": "s", **values})
 
 
-def test_git_says_what_is_missing(repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_says_what_is_missing(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LLMOPS_HOME", str(tmp_path / "home"))
     with pytest.raises(MissingInput, match="there is no repository at"):
         listed(git(str(tmp_path / "none")))
@@ -166,6 +170,6 @@ def test_git_says_what_is_missing(repository: Repository, tmp_path: Path, monkey
         listed(git(f"file://{repository.folder}", "dev"))
     with pytest.raises(MissingInput, match="no commit on or before"):
         listed(git(repository), 1)
-    with pytest.raises(ServiceUnavailable, match="cannot fetch 'https://127.0.0.1:1/x'") as caught:
+    with pytest.raises(ServiceUnavailable, match=r"cannot fetch 'https://127\.0\.0\.1:1/x'") as caught:
         listed(git("https://user:hunter2@127.0.0.1:1/x"))
     assert "hunter2" not in str(caught.value)

@@ -58,7 +58,9 @@ def test_vectors_have_unit_length_and_keep_the_order_of_the_texts(embedder: Embe
     vectors = embedder.embed(TEXTS)
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
     assert embedder.embed(TEXTS[::-1])[::-1].tobytes() == vectors.tobytes()
-    assert len({vector.tobytes() for vector in vectors}) == len(TEXTS) - 1, "only the two empty texts are alike"
+    assert len({vector.tobytes() for vector in vectors}) == len(TEXTS) - 1, (
+        "only the two empty texts are alike"
+    )
 
 
 def test_no_texts_give_no_vectors(embedder: Embedder) -> None:

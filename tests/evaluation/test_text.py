@@ -14,6 +14,25 @@ def test_words_lose_case_marks_punctuation_and_endings():
     assert words_of("can't, cannot, can not").sequence == ("can", "not") * 3
 
 
+@pytest.mark.parametrize(
+    "forms",
+    [
+        "setting settings set",
+        "string strings",
+        "open opens opened opening",
+        "type types typed",
+        "query queries",
+    ],
+)
+def test_forms_of_a_word_are_one_word(forms):
+    assert len(set(words_of(forms).sequence)) == 1
+
+
+def test_no_word_becomes_a_negation_or_a_stop_word():
+    assert "not" not in words_of("note noted noting notes").sequence
+    assert _says("The pool opens its connections late.", "Note: the pool opens its connections late.")
+
+
 def test_names_and_numbers_stay_as_they_are():
     assert words_of("psycopg_pool.ConnectionPool 3.3.2 s").sequence == (
         "psycopg_pool",

@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import psycopg
 import pytest
 
@@ -200,9 +199,9 @@ def test_values_out_of_bounds_are_refused(library: Index, serving: psycopg.Conne
 def test_a_question_of_ten_megabytes_is_cut_not_ranked(
     library: Index, serving: psycopg.Connection[Any]
 ) -> None:
-    question = "cursor " + "word " * 2_000_000
-    vector = np.full(32, 0.1)
-    assert search(serving, library.id, question, vector, top_k=1, candidates=5)
+    options: dict[str, Any] = {"top_k": 1, "candidates": 5, "mode": "keyword"}
+    assert search(serving, library.id, "cursor " + "of " * 3_000_000, None, **options)
+    assert search(serving, library.id, "of " * 3_000_000 + "cursor", None, **options) == []
 
 
 def test_a_vector_of_another_dimension_is_refused_with_both_numbers(

@@ -184,6 +184,48 @@ def test_airflows_users_get_their_passwords_in_a_file_of_their_own(tmp_path: Pat
     assert "author" in refused.stderr
 
 
+def test_airflow_gets_pools_and_connections_with_the_workers_password() -> None:
+    received: dict[str, Any] = {}
+
+    class Airflow(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self._reply({"access_token": "token"}, 201)
+
+        def do_PATCH(self) -> None:
+            self._reply({"create": {"success": [], "errors": []}}, 200)
+
+        def _reply(self, answer: dict[str, Any], status: int) -> None:
+            received[self.path] = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Airflow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "include"),
+            "LLMOPS_AIRFLOW_URL": f"http://127.0.0.1:{server.server_address[1]}",
+            "LLMOPS_PASSWORD_WORKER": "of-the-workers",
+            "AIRFLOW_PASSWORD_ADMIN": "of-the-admin",
+        }
+        command = [sys.executable, str(ROOT / "docker" / "airflow_settings.py")]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert received["/auth/token"] == {"username": "admin", "password": "of-the-admin"}
+    (pools,) = received["/api/v2/pools"]["actions"]
+    assert [pool["slots"] for pool in pools["entities"]] == [1]
+    (connections,) = received["/api/v2/connections"]["actions"]
+    passwords = {entity["connection_id"]: entity["password"] for entity in connections["entities"]}
+    assert passwords["llmops_postgres"] == "of-the-workers"
+    assert "of-the" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("path", "component", "status"),
     [

@@ -6,6 +6,7 @@ import json
 import stat
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import psutil
@@ -21,9 +22,9 @@ COMPONENTS = ("airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 
 
 @pytest.fixture(scope="module")
-def airflow(make_stack: Callable[..., Stack]) -> Iterator[Stack]:
-    """A running stack without the services of ours."""
-    stack = make_stack(*COMPONENTS)
+def airflow(make_stack: Callable[..., Stack], scratch: Path) -> Iterator[Stack]:
+    """A running stack without the services of ours, in a deep folder."""
+    stack = make_stack(*COMPONENTS, home=scratch.joinpath(*["a_rather_long_name"] * 8))
     stack.up()
     yield stack
     stack.down()

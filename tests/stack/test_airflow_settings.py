@@ -25,9 +25,9 @@ def test_a_misspelt_key_is_named(tmp_path: Path) -> None:
 def test_empty_lists_and_empty_values_are_as_the_astro_cli_writes_them(tmp_path: Path) -> None:
     file = tmp_path / "airflow_settings.yaml"
     file.write_text(
-        "airflow:\n  connections:\n    - conn_id: one\n      conn_type: http\n      conn_host:\n      conn_port:\n"
-        "      conn_extra:\n        example_extra_field: example-value\n  pools:\n  variables:\n"
-        "    - variable_name: depth\n      variable_value: 3\n"
+        "airflow:\n  connections:\n    - conn_id: one\n      conn_type: http\n"
+        "      conn_host:\n      conn_port:\n      conn_extra:\n        example_extra_field: example-value\n"
+        "  pools:\n  variables:\n    - variable_name: depth\n      variable_value: 3\n"
     )
     found = read_airflow_settings(file)
     assert found.connections[0].entity()["extra"] == '{"example_extra_field": "example-value"}'

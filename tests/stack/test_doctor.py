@@ -15,6 +15,10 @@ def _findings(stack: Stack) -> dict[str, Finding]:
     return {finding.check: finding for finding in diagnose(stack)}
 
 
+def _finding(stack: Stack, check: str) -> Finding:
+    return next(finding for finding in diagnose(stack) if finding.check == check)
+
+
 def test_a_healthy_machine_has_no_problem_but_a_taken_port_is_told(scratch: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken = server.getsockname()[1]
@@ -34,15 +38,15 @@ def test_a_broken_configuration_file_is_named(
     shutil.copytree(include_root() / "environments", tmp_path / "include" / "environments")
     (tmp_path / "include" / "environments" / "dev.yaml").write_text("catalog: [dev\n")
     monkeypatch.setenv("LLMOPS_INCLUDE", str(tmp_path / "include"))
-    found = _findings(Stack(scratch / "doctor"))
-    assert found["configuration"].verdict is Verdict.PROBLEM
-    assert "dev.yaml is not valid YAML" in found["configuration"].message
+    found = _finding(Stack(scratch / "doctor"), "configuration")
+    assert found.verdict is Verdict.PROBLEM
+    assert "dev.yaml is not valid YAML" in found.message
 
 
 def test_an_old_package_is_named(scratch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "requirements.txt").write_text("click==0.1\nnumpy==0.1 ; python_version < '3'\n")
     monkeypatch.setenv("LLMOPS_INCLUDE", str(tmp_path / "include"))
-    found = _findings(Stack(scratch / "doctor"))["packages"]
+    found = _finding(Stack(scratch / "doctor"), "packages")
     assert found.verdict is Verdict.PROBLEM
     assert "click is" in found.message
     assert "numpy" not in found.message

@@ -99,6 +99,17 @@ def test_a_server_that_cannot_start_says_why(server: EmbeddedPostgres) -> None:
         server.start()
 
 
+def test_lost_passwords_are_named_as_the_reason(server: EmbeddedPostgres) -> None:
+    server.start()
+    server.stop()
+    folder = server.data.parent.parent
+    (folder / "passwords.json").unlink()
+    again = EmbeddedPostgres(folder)
+    with pytest.raises(StackError, match=r"other passwords than .*passwords\.json"):
+        again.start()
+    assert not again.ready()
+
+
 def test_a_second_server_on_the_same_data_is_refused(server: EmbeddedPostgres) -> None:
     server.start()
     with pytest.raises(StackError, match="already runs"):

@@ -86,7 +86,7 @@ def test_a_process_that_does_not_answer_for_long_is_started_again(
     states = bench.run(dataclasses.replace(_row("hangs"), health=answers))
     wait_until(lambda: states["hangs"].state is State.READY)
     answers.on = False
-    wait_until(lambda: states["hangs"].starts == 2)
+    wait_until(lambda: states["hangs"].starts == 2, 30)
     answers.on = True
     wait_until(lambda: states["hangs"].state is State.READY)
 

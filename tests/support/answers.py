@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -203,8 +203,12 @@ def _bad_anywhere(case: Case, right: RetrievedChunk, near: RetrievedChunk) -> di
     """Return answers that are bad whatever the question is."""
     facts = " ".join(case.facts)
     cited = " ".join(f"{fact} [1]" for fact in case.facts)
-    words = [word.strip(".,") for word in facts.split()]
-    random.Random(7).shuffle(words)
+    asked = re.sub(r"[.;!](?=\s|$)", "?", cited)
+    words = [word.strip(".,;") for word in facts.split()]
+    salad = {
+        "shuffled words": said(f"{' '.join(words[::2] + words[1::2])}. [1]", right, near),
+        "keywords": said(f"{' '.join(word for word in words[::-1] if len(word) > 3)} [1]", right, near),
+    }
     return {
         "empty": said("", right, near),
         "only a citation": said("[1]", right, near),
@@ -216,13 +220,12 @@ def _bad_anywhere(case: Case, right: RetrievedChunk, near: RetrievedChunk) -> di
         "right but nothing retrieved says so": said(cited, _WEATHER, near),
         "the question again, cited": said(f"{case.question} [1]", right, near),
         "the question as a statement": said(f"{case.question.rstrip('?')}. [1]", right, near),
-        "shuffled words": said(f"{' '.join(words)}. [1]", right, near),
-        "keywords": said(f"{' '.join(sorted({word for word in words if len(word) > 3}))} [1]", right, near),
         "made up": said("Ask the foreman, who knows the secret since 1987. [1]", right, near),
         "sends the reader away": said(
             "Please read the documents, everything is explained there. [1]", right, near
         ),
-        "facts as questions": said(cited.replace(".", "?"), right, near),
+        "facts as questions": said(asked, right, near),
+        **(salad if len(words) >= 8 else {}),  # the fewer words, the more orders still say the same
     }
 
 

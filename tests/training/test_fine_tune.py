@@ -11,8 +11,22 @@ from llmops.errors import ConfigurationError, MissingInput
 from llmops.manifest import content_hash
 from llmops.training import PairSet, TrainingResult, TrainingSpec, fine_tune_embedder
 
-SUBJECTS = ("pool", "cursor", "table", "index", "vector", "schedule", "asset", "backfill", "approval", "release")
-PAIRS = tuple((f"What is a {name}?", f"The {name} is described here, in a section about the {name}.") for name in SUBJECTS)
+SUBJECTS = (
+    "pool",
+    "cursor",
+    "table",
+    "index",
+    "vector",
+    "schedule",
+    "asset",
+    "backfill",
+    "approval",
+    "release",
+)
+PAIRS = tuple(
+    (f"What is a {name}?", f"The {name} is described here, in a section about the {name}.")
+    for name in SUBJECTS
+)
 SPEC = TrainingSpec(max_steps=4, batch_size=4, max_tokens=32, learning_rate=1e-4, epochs=4)
 
 
@@ -22,10 +36,14 @@ def pair_set(pairs: tuple[tuple[str, str], ...] = PAIRS) -> PairSet:
 
 @pytest.fixture(scope="module")
 def trained(base_embedder: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingResult:
-    return fine_tune_embedder(base_embedder, pair_set(), SPEC, tmp_path_factory.mktemp("trained") / "embedder")
+    return fine_tune_embedder(
+        base_embedder, pair_set(), SPEC, tmp_path_factory.mktemp("trained") / "embedder"
+    )
 
 
-def test_training_gives_another_embedder_of_the_same_form(trained: TrainingResult, base_embedder: Path) -> None:
+def test_training_gives_another_embedder_of_the_same_form(
+    trained: TrainingResult, base_embedder: Path
+) -> None:
     before, after = Embedder.load(base_embedder), Embedder.load(trained.folder)
     assert after.fingerprint != before.fingerprint
     assert (after.dimension, after.max_tokens) == (before.dimension, before.max_tokens)
@@ -57,7 +75,9 @@ def test_nothing_but_the_embedder_is_left(trained: TrainingResult, base_embedder
     assert source != json.loads((base_embedder / "embedder.json").read_text())["source_digest"]
 
 
-def test_the_same_seed_gives_the_same_embedder(trained: TrainingResult, base_embedder: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_embedder(
+    trained: TrainingResult, base_embedder: Path, tmp_path: Path
+) -> None:
     again = fine_tune_embedder(base_embedder, pair_set(), SPEC, tmp_path / "embedder")
     assert Embedder.load(again.folder).fingerprint == Embedder.load(trained.folder).fingerprint
 

@@ -13,7 +13,9 @@ from llmops.training import build_pairs, load_pairs, save_pairs
 BODY = "It opens connections in the background and hands them out to the clients that wait for one."
 
 
-def row(text: str, *, path: str = "psycopg_pool.ConnectionPool", position: int = 0, **changes: Any) -> dict[str, Any]:
+def row(
+    text: str, *, path: str = "psycopg_pool.ConnectionPool", position: int = 0, **changes: Any
+) -> dict[str, Any]:
     return {
         "source": "packages",
         "path": path,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 __all__ = ["Passage", "passages"]
 
 _FENCE = re.compile(r"^\s*(```+|~~~+)\s*(\S*)")
+_GLUED = re.compile(r"(?<=\S)[ \t]+(```\w*)[ \t]*$", re.MULTILINE)
 _HEADING = re.compile(r"^\s{0,3}#{1,6}\s")
 _UNDERLINE = re.compile(r"^\s*([=\-~^*+_])\1{2,}\s*$")
 _ITEM = re.compile(r"^\s*(?:[-*+•]|\d{1,3}[.)])\s+(?=\S)")
@@ -41,7 +42,7 @@ def passages(text: str) -> list[Passage]:
 
 def _blocks(text: str) -> Iterator[tuple[str, bool]]:
     """Yield paragraphs and list items on one line, and code blocks with fences around them."""
-    lines = text.splitlines()
+    lines = _GLUED.sub(r"\n\1", text).splitlines()
     if _starts_inside_code(lines):
         lines.insert(0, "```")
     prose: list[str] = []

@@ -11,8 +11,12 @@ from llmops.assistant import load_assistant
 from llmops.release import registry_of
 from llmops.settings import load_environment
 
-_assistant = click.option("--assistant", default="library_guide", show_default=True, help="Name of the assistant.")
-_environment = click.option("--env", "environment_name", help="Name of the environment, by default LLMOPS_ENV or dev.")
+_assistant = click.option(
+    "--assistant", default="library_guide", show_default=True, help="Name of the assistant."
+)
+_environment = click.option(
+    "--env", "environment_name", help="Name of the environment, by default LLMOPS_ENV or dev."
+)
 
 
 @click.group()
@@ -21,7 +25,9 @@ def command() -> None:
 
 
 @command.command("import")
-@click.option("--folder", type=click.Path(path_type=Path), help="A sentence-transformers model with safetensors.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="A sentence-transformers model with safetensors."
+)
 @_assistant
 @_environment
 def import_model(folder: Path | None, assistant: str, environment_name: str | None) -> None:
@@ -40,7 +46,11 @@ def import_model(folder: Path | None, assistant: str, environment_name: str | No
         with tempfile.TemporaryDirectory() as scratch:
             exported = export_embedder(source, Path(scratch) / "embedder", name=source.name)
             pin = registry.register_model(
-                "embedder", exported, params={"imported_from": source.name}, metrics={}, tags={"base_model": source.name}
+                "embedder",
+                exported,
+                params={"imported_from": source.name},
+                metrics={},
+                tags={"base_model": source.name},
             )
     click.echo(f"{pin.uri}  fingerprint {pin.fingerprint[:12]}")
 
@@ -57,7 +67,9 @@ def list_models(kind: Literal["embedder", "generator"], assistant: str, environm
         origin = model.tags.get("base_model") or f"trained from {model.tags.get('base', 'an unknown base')}"
         click.echo(f"{model.uri}  {model.tags.get('fingerprint', '')[:12]}  {origin}")
     if not models:
-        click.echo(f"no {kind} of {assistant} is registered; `llmops model import` registers the base embedder")
+        click.echo(
+            f"no {kind} of {assistant} is registered; `llmops model import` registers the base embedder"
+        )
 
 
 @command.command()

@@ -173,7 +173,12 @@ class Api:
 
         logging.getLogger("griffe").setLevel(logging.CRITICAL)
         stem = self.folder.joinpath(*path.split(".")[self.package.count(".") + 1 :])
-        for file in (stem / "__init__.py", stem.with_suffix(".py"), stem / "__init__.pyi", stem.with_suffix(".pyi")):
+        for file in (
+            stem / "__init__.py",
+            stem.with_suffix(".py"),
+            stem / "__init__.pyi",
+            stem.with_suffix(".pyi"),
+        ):
             if file.is_file():
                 return griffe.visit(path, filepath=file, code=file.read_text(encoding="utf-8"))
         return None

@@ -200,7 +200,9 @@ def _tokenizer_json(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise MissingInput(f"the embedder's tokenizer {file} does not exist: import the embedder first") from error
+        raise MissingInput(
+            f"the embedder's tokenizer {file} does not exist: import the embedder first"
+        ) from error
 
 
 def _tokenizer_digest(file: Path) -> str:
@@ -208,7 +210,9 @@ def _tokenizer_digest(file: Path) -> str:
     try:
         content = json.loads(_tokenizer_json(file))
     except json.JSONDecodeError as error:
-        raise ConfigurationError(f"{file} is not a tokenizer file of Hugging Face tokenizers: {error}") from error
+        raise ConfigurationError(
+            f"{file} is not a tokenizer file of Hugging Face tokenizers: {error}"
+        ) from error
     content.pop("truncation", None)
     content.pop("padding", None)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from llmops.corpus._files import MAX_BYTES, Globs, Snapshot, SourceFile, SourceName, matches
 from llmops.errors import ConfigurationError, MissingInput
 from llmops.settings import Section, include_root
@@ -26,8 +28,8 @@ class DirectorySource(Section):
     kind: Literal["directory"]
     name: SourceName
     path: str
-    include: Globs = ["**/*"]
-    exclude: Globs = []
+    include: Globs = Field(default=["**/*"])
+    exclude: Globs = Field(default=[])
     paused: bool = False
 
     def discover(self, as_of: datetime) -> Snapshot:
@@ -42,7 +44,8 @@ class DirectorySource(Section):
             )
         if not root.is_dir():
             raise ConfigurationError(
-                f"source {self.name!r}: {str(root)!r} is not a folder: name the folder that holds the file and use `include`"
+                f"source {self.name!r}: {str(root)!r} is not a folder: "
+                "name the folder that holds the file and use `include`"
             )
         return Snapshot(as_of, self._files(root.resolve()))
 

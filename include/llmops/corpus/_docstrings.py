@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["docstring_markdown"]
 
 _GOOGLE = re.compile(
-    r"^(Args|Arguments|Parameters|Params|Returns|Yields|Raises|Example|Examples|Note|Attributes):\s*$", re.MULTILINE
+    r"^(Args|Arguments|Parameters|Params|Returns|Yields|Raises|Example|Examples|Note|Attributes):\s*$",
+    re.MULTILINE,
 )
 _NUMPY = re.compile(r"^(Parameters|Returns|Yields|Raises|Examples|Attributes|Notes)\n-{3,}\s*$", re.MULTILINE)
 _LITERAL = re.compile(r"``([^`\n]+)``")
@@ -54,13 +55,18 @@ def _section(section: Any) -> str:
     if kind == "text":
         return _prose(section.value)
     if kind == "examples":
-        parts = [_prose(text) if part.value == "text" else f"```python\n{text}\n```" for part, text in section.value]
+        parts = [
+            _prose(text) if part.value == "text" else f"```python\n{text}\n```"
+            for part, text in section.value
+        ]
         return "\n\n".join([_label(section, "Example"), *parts])
     if kind == "admonition":
         label = section.title or section.value.kind.replace("-", " ").capitalize()
         return labelled(label, _prose(section.value.description))
     if kind == "deprecated":
-        return labelled(f"Deprecated since version {section.value.version}", _prose(section.value.description))
+        return labelled(
+            f"Deprecated since version {section.value.version}", _prose(section.value.description)
+        )
     if kind not in _LABELS:
         return ""
     return "\n".join([_label(section, _LABELS[kind]), "", *map(_element, section.value)])

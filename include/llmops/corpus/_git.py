@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from llmops.corpus._files import MAX_BYTES, Globs, Snapshot, SourceFile, SourceName, matches
 from llmops.errors import MissingInput, ServiceUnavailable
@@ -28,7 +28,14 @@ _BRANCH = re.compile(r"(?!.*(?:\.\.|//|@\{|\.lock$|/$))[A-Za-z0-9_][A-Za-z0-9_./
 _SCP = re.compile(r"[\w.-]+@[\w.-]+:(?!/?/).+")
 _URL = re.compile(r"(?:https?|ssh|git|file)://[^\s]+")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
-_OURS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE")
+_OURS = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+)
 _FETCH_SECONDS = 900
 _READ_SECONDS = 120
 
@@ -44,8 +51,8 @@ class GitSource(Section):
     name: SourceName
     repository: str
     branch: str = "main"
-    include: Globs = ["**/*"]
-    exclude: Globs = []
+    include: Globs = Field(default=["**/*"])
+    exclude: Globs = Field(default=[])
     paused: bool = False
 
     @field_validator("repository")
@@ -118,7 +125,8 @@ class GitSource(Section):
             known = _git(repository, "for-each-ref", "--format=%(refname)", "--", head)
         except GitFailed as error:
             raise MissingInput(
-                f"source {self.name!r}: {str(repository)!r} cannot be read as a Git repository: {error.reason}"
+                f"source {self.name!r}: {str(repository)!r} cannot be read as a Git repository: "
+                f"{error.reason}"
             ) from error
         if head.encode() not in known.splitlines():
             raise self._no_branch(_CREDENTIALS.sub("", self.repository))
@@ -126,13 +134,15 @@ class GitSource(Section):
         found = _git(repository, "log", "--first-parent", "-1", newest, "--format=%H %ct", head, "--").split()
         if not found:
             raise MissingInput(
-                f"source {self.name!r}: branch {self.branch!r} has no commit on or before {as_of.isoformat()}: "
-                "start the backfill later"
+                f"source {self.name!r}: branch {self.branch!r} has no commit on or before "
+                f"{as_of.isoformat()}: start the backfill later"
             )
         return found[0].decode(), datetime.fromtimestamp(int(found[1]), UTC)
 
     def _no_branch(self, shown: str) -> MissingInput:
-        return MissingInput(f"source {self.name!r}: {shown!r} has no branch {self.branch!r}: correct `branch`")
+        return MissingInput(
+            f"source {self.name!r}: {shown!r} has no branch {self.branch!r}: correct `branch`"
+        )
 
     def _files(self, repository: Path, commit: str) -> Iterator[SourceFile]:
         entries = sorted(e for e in _tree(repository, commit) if self._wants(e.path))
@@ -190,7 +200,17 @@ def _tree(repository: Path, commit: str) -> Iterator[_Entry]:
 def _changed(repository: Path, commit: str, paths: set[str]) -> dict[str, datetime]:
     """Return when each path last changed on the first-parent history of ``commit``."""
     dates: dict[str, datetime] = {}
-    arguments = ["log", "--first-parent", "-m", "--no-renames", "--name-only", "-z", "--format=%x01%ct", commit, "--"]
+    arguments = [
+        "log",
+        "--first-parent",
+        "-m",
+        "--no-renames",
+        "--name-only",
+        "-z",
+        "--format=%x01%ct",
+        commit,
+        "--",
+    ]
     with _started(repository, arguments) as process:
         assert process.stdout is not None
         date, rest = datetime.now(UTC), b""
@@ -230,7 +250,9 @@ class _Blobs:
         self._process.stdin.flush()
         head = self._process.stdout.readline().split()
         if len(head) != 3 or head[1] != b"blob":
-            raise OSError(f"git does not have the object {blob}: the repository is damaged, run `git fsck` in it")
+            raise OSError(
+                f"git does not have the object {blob}: the repository is damaged, run `git fsck` in it"
+            )
         content = self._process.stdout.read(int(head[2]))
         self._process.stdout.read(1)
         return content
@@ -262,7 +284,9 @@ def _git(repository: Path | None, *arguments: str, seconds: float = _READ_SECOND
             timeout=seconds, env=_environment(), check=False,
         )  # fmt: skip
     except FileNotFoundError as error:
-        raise MissingInput("the command `git` is not installed: install Git to read sources of kind 'git'") from error
+        raise MissingInput(
+            "the command `git` is not installed: install Git to read sources of kind 'git'"
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise GitFailed(f"git {arguments[0]} did not end within {seconds:.0f} s") from error
     if done.returncode:

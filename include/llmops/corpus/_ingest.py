@@ -40,15 +40,14 @@ __all__ = ["Source", "check_quality", "merge_documents", "read_sources"]
 
 log = logging.getLogger(__name__)
 
-Source = Annotated[PackagesSource | DirectorySource | GitSource, Field(discriminator="kind")]
+AnySource = PackagesSource | DirectorySource | GitSource
+Source = Annotated[AnySource, Field(discriminator="kind")]
 """Where documents come from; ``kind`` says which."""
 
 Row = dict[str, Any]
 
 
-def read_sources(
-    sources: Sequence[PackagesSource | DirectorySource | GitSource], *, as_of: datetime, staging: Path
-) -> dict[str, Any]:
+def read_sources(sources: Sequence[AnySource], *, as_of: datetime, staging: Path) -> dict[str, Any]:
     """Read every source as of a date and stage what was found; nothing else changes.
 
     A source that fails keeps the documents it has and is named under ``failed``; so does one that is
@@ -56,15 +55,11 @@ def read_sources(
     ``characters``, ``failed`` and ``paused``. Raises the source's own error when none could be read,
     and MissingInput when there was no document in any of them.
     """
-    if as_of.tzinfo is None:
-        raise ConfigurationError(f"as_of {as_of.isoformat()} has no time zone: give it one")
-    repeated = sorted(name for name, n in Counter(s.name for s in sources).items() if n > 1)
-    if repeated or not sources:
-        what = f"the sources {repeated} are configured more than once" if repeated else "no source is configured"
-        raise ConfigurationError(f"{what}: every source under `sources` needs a name of its own")
+    _check_request(sources, as_of)
     documents: list[Row] = []
     quarantine: list[Row] = []
-    states, errors = [], []
+    states: list[SourceState] = []
+    errors: list[LlmopsError | OSError] = []
     for source in sources:
         try:
             state, good, bad = _read_source(source, as_of)
@@ -76,22 +71,16 @@ def read_sources(
         states.append(state)
         documents += good
         quarantine += bad
-    active = [source for source in sources if not source.paused]
-    if active and len(errors) == len(active):
-        raise errors[0] if len(errors) == 1 else MissingInput(
-            "none of the sources could be read: " + "; ".join(map(str, errors))
-        )
-    if active and not documents:
-        raise MissingInput(_nothing_found([s.name for s in active], quarantine))
-    Staged(
-        as_of, tuple(states), _table(documents, documents_schema()), _table(quarantine, quarantine_schema())
-    ).write(staging)
+    active = [source.name for source in sources if not source.paused]
+    _check_outcome(active, errors, documents, quarantine)
+    tables = _table(documents, documents_schema()), _table(quarantine, quarantine_schema())
+    Staged(as_of, tuple(states), *tables).write(staging)
     counts = {
         "documents": len(documents),
         "quarantined": len(quarantine),
         "characters": sum(len(row["text"]) for row in documents),
-        "failed": [s.name for s in states if s.status == "failed"],
-        "paused": [s.name for s in states if s.status == "paused"],
+        "failed": [state.name for state in states if state.status == "failed"],
+        "paused": [state.name for state in states if state.status == "paused"],
     }
     log.info("Read %(documents)d documents, %(quarantined)d in quarantine", counts)
     return counts
@@ -147,9 +136,33 @@ def merge_documents(staging: Path, table_root: str, database_url: str) -> dict[s
     return result
 
 
-def _read_source(
-    source: PackagesSource | DirectorySource | GitSource, as_of: datetime
-) -> tuple[SourceState, list[Row], list[Row]]:
+def _check_request(sources: Sequence[AnySource], as_of: datetime) -> None:
+    if as_of.tzinfo is None:
+        raise ConfigurationError(f"as_of {as_of.isoformat()} has no time zone: give it one")
+    if not sources:
+        raise ConfigurationError("no source is configured: add one under `sources` in the assistant's file")
+    repeated = sorted(name for name, n in Counter(source.name for source in sources).items() if n > 1)
+    if repeated:
+        raise ConfigurationError(f"the sources {repeated} are configured more than once: rename all but one")
+
+
+def _check_outcome(
+    active: list[str], errors: list[LlmopsError | OSError], documents: list[Row], quarantine: list[Row]
+) -> None:
+    """Raise when nothing was read at all, which must not look like an empty corpus."""
+    if active and len(errors) == len(active):
+        if len(errors) == 1:
+            raise errors[0]
+        raise MissingInput("none of the sources could be read: " + "; ".join(map(str, errors)))
+    if active and not documents:
+        reasons = "; ".join(f"{row['path']}: {row['reason']}" for row in quarantine[:3])
+        detail = f" ({len(quarantine)} files were refused, the first: {reasons})" if quarantine else ""
+        raise MissingInput(
+            f"no document was found in the sources {active}{detail}: check their paths and `include` globs"
+        )
+
+
+def _read_source(source: AnySource, as_of: datetime) -> tuple[SourceState, list[Row], list[Row]]:
     """Return a source's state, its documents and its quarantined files."""
     if source.paused:
         return SourceState(source.name, "paused"), [], []
@@ -171,7 +184,9 @@ def _content(file: SourceFile) -> bytes:
     if file.problem:
         raise Unreadable(file.problem)
     if file.size > MAX_BYTES:
-        raise Unreadable(f"it has {file.size:,} bytes, more than the {MAX_BYTES:,} a document may have: split it")
+        raise Unreadable(
+            f"it has {file.size:,} bytes, more than the {MAX_BYTES:,} a document may have: split it"
+        )
     try:
         return file.read()
     except OSError as error:
@@ -230,7 +245,9 @@ def _counted(refused: pa.Table, table_root: str) -> pa.Table:
     table = LakeTable(table_root, QUARANTINE)
     if not table.exists() or not refused.num_rows:
         return refused
-    held = {row["document_id"]: row for row in table.read(["document_id", "content_digest", "count"]).to_pylist()}
+    held = {
+        row["document_id"]: row for row in table.read(["document_id", "content_digest", "count"]).to_pylist()
+    }
     counts = []
     for row in refused.select(["document_id", "content_digest"]).to_pylist():
         before = held.get(row["document_id"], {"count": 0, "content_digest": None})
@@ -248,12 +265,6 @@ def _held_ids(table_root: str, sources: Iterable[str]) -> list[str]:
     rows = table.read(["document_id", "source"])
     kept = rows.filter(pc.is_in(rows["source"], pa.array(list(sources), pa.string())))
     return list(kept["document_id"].to_pylist())
-
-
-def _nothing_found(names: list[str], quarantine: list[Row]) -> str:
-    reasons = "; ".join(f"{row['path']}: {row['reason']}" for row in quarantine[:3])
-    detail = f" ({len(quarantine)} files were refused, the first: {reasons})" if quarantine else ""
-    return f"no document was found in the sources {names}{detail}: check their paths and `include` globs"
 
 
 def _table(rows: list[Row], schema: pa.Schema) -> pa.Table:

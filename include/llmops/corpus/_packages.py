@@ -33,7 +33,7 @@ class PackagesSource(Section):
     kind: Literal["packages"]
     name: SourceName
     packages: list[str] = Field(min_length=1)
-    exclude: list[str] = []
+    exclude: list[str] = Field(default=[])
     paused: bool = False
 
     def discover(self, as_of: datetime) -> Snapshot:
@@ -44,11 +44,17 @@ class PackagesSource(Section):
         apis = [Api.of(package) for package in sorted(set(self.packages))]
         return Snapshot(as_of, self._files(apis, _distributions([api.package for api in apis])))
 
-    def _files(self, apis: list[Api], distributions: dict[str, metadata.Distribution]) -> Iterator[SourceFile]:
+    def _files(
+        self, apis: list[Api], distributions: dict[str, metadata.Distribution]
+    ) -> Iterator[SourceFile]:
         seen: set[str] = set()
         for api in apis:
             distribution = distributions[api.package]
-            details = {"package": api.package, "distribution": distribution.name, "release": distribution.version}
+            details = {
+                "package": api.package,
+                "distribution": distribution.name,
+                "release": distribution.version,
+            }
             for document in [*_readme(distribution), *api.documents(self._wants)]:
                 if document.path not in seen and self._wants(document.path):
                     seen.add(document.path)
@@ -72,11 +78,11 @@ def _file(document: Document, details: dict[str, str]) -> SourceFile:
 def _readme(distribution: metadata.Distribution) -> Iterator[Document]:
     """Yield the long description that the installed metadata carries, as Markdown."""
     message = distribution.metadata
-    body = str(message.get_payload()).strip() if hasattr(message, "get_payload") else ""  # type: ignore[attr-defined]
-    body = body or str(message.get("Description", ""))
+    body = str(message.get_payload()).strip() if hasattr(message, "get_payload") else ""
+    body = body or str(message["Description"] or "")
     if not body.strip():
         return
-    kind = str(message.get("Description-Content-Type", "text/x-rst")).split(";")[0].strip()
+    kind = str(message["Description-Content-Type"] or "text/x-rst").split(";")[0].strip()
     text = body if kind == "text/markdown" else rst_to_markdown(body) if kind == "text/x-rst" else body
     title = f"{_canonical(distribution.name)} README"
     if not text.lstrip().startswith("# "):

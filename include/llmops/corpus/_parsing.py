@@ -30,7 +30,9 @@ _MEDIA_TYPES = {
 _MAX_MARKUP_BYTES = 4_000_000
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(?P<yaml>.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _LEADING_COMMENT = re.compile(r"\A\s*<!--(?P<body>.*?)-->", re.DOTALL)
-_TITLE_LINE = re.compile(r"^[ \t]*[\"']?title[\"']?[ \t]*:[ \t]*(?P<title>.+?)[ \t]*,?[ \t]*$", re.IGNORECASE | re.MULTILINE)
+_TITLE_LINE = re.compile(
+    r"^[ \t]*[\"']?title[\"']?[ \t]*:[ \t]*(?P<title>.+?)[ \t]*,?[ \t]*$", re.IGNORECASE | re.MULTILINE
+)
 _FIRST_HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(?P<title>.+?)[ \t#]*$", re.MULTILINE)
 _SETEXT = re.compile(r"\A(?P<title>[^\n]{1,200})\n(?:=+|-{2,})[ \t]*$", re.MULTILINE)
 _CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([a-zA-Z0-9_:.-]+)", re.IGNORECASE)
@@ -60,7 +62,8 @@ def media_type_of(file: SourceFile) -> str:
     found = file.media_type or _MEDIA_TYPES.get(suffix)
     if found is None:
         raise Unreadable(
-            f"its format ({suffix or 'no suffix'}) is not supported: Markdown, reStructuredText, HTML and plain text are",
+            f"its format ({suffix or 'no suffix'}) is not supported: "
+            "Markdown, reStructuredText, HTML and plain text are",
             "unsupported",
         )
     return found
@@ -76,7 +79,8 @@ def parse(file: SourceFile, content: bytes) -> Parsed:
     limit = _MAX_MARKUP_BYTES if media_type in ("text/html", "text/x-rst") else MAX_BYTES
     if len(content) > limit:
         raise Unreadable(
-            f"it has {len(content):,} bytes, more than the {limit:,} a {media_type} document may have: split it"
+            f"it has {len(content):,} bytes, more than the {limit:,} a {media_type} document may have: "
+            "split it"
         )
     text = _normalised(_decoded(content, media_type))
     try:
@@ -108,8 +112,8 @@ def _decoded(content: bytes, media_type: str) -> str:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise Unreadable(
-            f"it is not valid {error.encoding.upper()}: byte {content[error.start]:#04x} at offset {error.start}; "
-            "save it as UTF-8"
+            f"it is not valid {error.encoding.upper()}: byte {content[error.start]:#04x} "
+            f"at offset {error.start}; save it as UTF-8"
         ) from error
     except (LookupError, ValueError) as error:
         raise Unreadable(f"it declares the unknown encoding {encoding!r}: save it as UTF-8") from error
@@ -142,7 +146,9 @@ def _titled(block: str) -> str:
 
 
 def _heading(text: str) -> str:
-    found = _SETEXT.match(text.lstrip()) or _FIRST_HEADING.search(re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    found = _SETEXT.match(text.lstrip()) or _FIRST_HEADING.search(
+        re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    )
     return re.sub(r"[`*]|\s*\{#[^}]*\}$", "", found["title"]) if found else ""
 
 
@@ -159,7 +165,9 @@ def _html(text: str) -> tuple[str, str]:
     comment = _LEADING_COMMENT.match(text)
     soup = BeautifulSoup(text, "lxml")
     title = soup.title.get_text() if soup.title else ""
-    for tag in soup(["script", "style", "noscript", "template", "nav", "form", "iframe", "object", "svg", "head"]):
+    for tag in soup(
+        ["script", "style", "noscript", "template", "nav", "form", "iframe", "object", "svg", "head"]
+    ):
         tag.decompose()
     for note in soup.find_all(string=lambda s: isinstance(s, Comment)):
         note.extract()

@@ -123,7 +123,7 @@ def _register_directives() -> None:
     from docutils.parsers.rst import Directive, directives
     from docutils.statemachine import StringList
 
-    class Note(Directive):
+    class Note(Directive):  # type: ignore[misc]  # docutils is seen as untyped
         has_content = True
         optional_arguments = 1
         final_argument_whitespace = True

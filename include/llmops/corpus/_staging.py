@@ -61,7 +61,8 @@ class Staged:
             content = json.loads((folder / "snapshot.json").read_text())
         except FileNotFoundError as error:
             raise MissingInput(
-                f"there is nothing staged in {str(folder)!r}: the step that reads the sources did not finish, run it again"
+                f"there is nothing staged in {str(folder)!r}: "
+                "the step that reads the sources did not finish, run it again"
             ) from error
         states = [
             SourceState(**state | {"date": state["date"] and datetime.fromisoformat(state["date"])})

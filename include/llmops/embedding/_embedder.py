@@ -148,7 +148,7 @@ def _open_graph(content: bytes, folder: Path) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 - the library's errors have no base class of their own
+    except Exception as error:  # the library's errors have no base class of their own
         raise IntegrityError(
             f"{GRAPH} in {str(folder)!r} is no ONNX graph ({error}): import the model again"
         ) from error
@@ -160,7 +160,7 @@ def _open_tokenizer(content: bytes, folder: Path, max_tokens: int | None) -> Any
 
     try:
         tokenizer = tokenizers.Tokenizer.from_str(content.decode())
-    except Exception as error:  # noqa: BLE001 - the library raises bare Exception
+    except Exception as error:  # the library raises bare Exception
         raise IntegrityError(
             f"{TOKENIZER} in {str(folder)!r} is no tokenizer ({error}): import the model again"
         ) from error

@@ -288,6 +288,7 @@ def _smallest_loss(comparison: _Comparison, theirs: Floats) -> float:
     smallest = smallest_excludable_loss(
         error, count, confidence=gate.confidence, power=gate.power, bounded=bounded
     )
+    log.info("gate rule %s: %d questions exclude a loss of %.3f", rule.name, count, smallest)
     tolerance = rule.largest_loss or 0.0
     allowed = (rule.underpowered or gate.underpowered) == "allow"
     if 0 < tolerance < smallest and not allowed:

@@ -203,35 +203,44 @@ def _sentences(block: str) -> Iterator[str]:
         yield rest
 
 
+@lru_cache(maxsize=16384)
 def _stem(word: str) -> str:
-    """Return a word without its commonest English endings; names with digits or _ stay as they are."""
-    if len(word) < 4 or not word.isalpha():
+    """Return a word without its commonest English endings; names with digits or _ stay as they are.
+
+    The steps are those of Porter's stemmer (1980) that join plural, past and gerund with the plain word. A
+    word never becomes a negation or a stop word: a note is not a "not".
+    """
+    if len(word) < 4 or not word.isalpha() or word in _STOP_WORDS or word in _NEGATIONS:
         return word
-    for ending, replacement, shortest in _ENDINGS:
-        if word.endswith(ending) and len(word) >= shortest:
-            word = word[: -len(ending)] + replacement
-            break
-    if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "aeiols":
-        return word[:-1]
-    return word[:-1] if len(word) > 3 and word[-1] == "e" else word
+    stem = _without_ending(_without_ending(word, _PLURAL), _PAST)
+    doubled = stem[-1] == stem[-2] and stem[-1] not in "aeiols"
+    if len(stem) > 3 and (doubled or stem[-1] == "e"):
+        stem = stem[:-1]
+    return word if stem in _STOP_WORDS or stem in _NEGATIONS else stem
 
 
-_ENDINGS: Sequence[tuple[str, str, int]] = (
-    ("sses", "ss", 5),
-    ("ies", "y", 5),
-    ("ied", "y", 5),
-    ("ches", "ch", 5),
-    ("shes", "sh", 5),
-    ("xes", "x", 4),
-    ("ss", "ss", 4),
-    ("us", "us", 4),
-    ("is", "is", 4),
-    ("s", "", 4),
-    ("ing", "", 6),
-    ("eed", "eed", 4),
-    ("ed", "", 5),
+def _without_ending(word: str, endings: Sequence[tuple[str, str]]) -> str:
+    """Return the word with its first matching ending replaced, if at least a syllable remains."""
+    for ending, replacement in endings:
+        if word.endswith(ending):
+            stem = word[: -len(ending)] + replacement
+            return stem if len(stem) > 2 and _VOWEL.search(stem) else word
+    return word
+
+
+_VOWEL = re.compile("[aeiouy]")
+_PLURAL = (
+    ("sses", "ss"),
+    ("ies", "y"),
+    ("ches", "ch"),
+    ("shes", "sh"),
+    ("xes", "x"),
+    ("ss", "ss"),
+    ("us", "us"),
+    ("is", "is"),
+    ("s", ""),
 )
-
+_PAST = (("ing", ""), ("ied", "y"), ("eed", "eed"), ("ed", ""))
 _STOP_TEXT = """
     a about after all also an and any are as at be because been before being between both but by can
     could did do does doing down during each for from further had has have having he her here him
@@ -240,5 +249,5 @@ _STOP_TEXT = """
     these they this those through to too under until up upon us very was we were what when where
     which while who whom why will with would you your yes
 """
-_STOP_WORDS = frozenset(_stem(word) for word in _STOP_TEXT.split())
-_NEGATIONS = frozenset(["not", "no", "never", "without", "neither", "nor", _stem("none")])
+_STOP_WORDS = frozenset(_STOP_TEXT.split())
+_NEGATIONS = frozenset(["not", "no", "never", "without", "neither", "nor", "none"])

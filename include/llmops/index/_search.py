@@ -33,9 +33,9 @@ _COLUMNS_TO_FILTER = ("source", "path", "document_id")
 _METADATA_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MAX_FILTERS, _MAX_VALUES = 10, 1000
 
-# How many chunks may be ranked by words: the question's rarest words choose them, all its words rank them.
-# A filter may throw most of them away, so that more are chosen with one.
-_ROWS, _ROWS_FILTERED = 1000, 20_000
+# How many chunks are ranked by words, at the least and per candidate: the question's rarest words choose
+# them, all its words rank them. A filter may throw most of them away, so that more are chosen with one.
+_ROWS, _ROWS_PER_CANDIDATE, _ROWS_FILTERED = 500, 5, 20_000
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def search(
         "vector": None if vector is None or mode == "keyword" else _literal(vector),
         "top_k": top_k,
         "candidates": taken,
-        "rows": _ROWS_FILTERED if wanted else _ROWS,
+        "rows": _ROWS_FILTERED if wanted else max(_ROWS, _ROWS_PER_CANDIDATE * taken),
         "word_limit": _WORD_LIMIT,
     }
     if mode != "keyword" and vector is None:

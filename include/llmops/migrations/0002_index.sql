@@ -112,8 +112,8 @@ BEGIN
     PERFORM set_config('maintenance_work_mem', kilobytes || 'kB', true);
     PERFORM set_config('max_parallel_maintenance_workers', '0', true);
     EXECUTE format(
-        'CREATE INDEX IF NOT EXISTS %I ON public.%I USING hnsw (embedding vector_cosine_ops) '
-        'WITH (m = 16, ef_construction = 128)', content || '_vec', content);
+        'CREATE INDEX IF NOT EXISTS %I ON public.%I USING hnsw (embedding vector_cosine_ops)',
+        content || '_vec', content);
     EXECUTE format('ANALYZE public.%I', content);
     EXECUTE format('ANALYZE public.%I', 'words_' || generation_id);
     UPDATE index_generations SET vector_index = true WHERE id = generation_id;

@@ -22,7 +22,9 @@ def write_agent(scratch: Path, files: Mapping[str, str]) -> Path:
     for name, text in files.items():
         (inputs / name).write_text(text, encoding="utf-8")
     code = scratch / "assistant_agent.py"
-    code.write_text((resources.files("llmops.registry") / "agent_code" / "assistant_agent.py").read_text("utf-8"))
+    code.write_text(
+        (resources.files("llmops.registry") / "agent_code" / "assistant_agent.py").read_text("utf-8")
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         save_model(

@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,7 +52,9 @@ class Registry:
     def __init__(self, url: str, catalog: str, assistant: str, cache: Path) -> None:
         for name in (catalog, assistant):
             if not _NAME.fullmatch(name):
-                raise ConfigurationError(f"{name!r} cannot be part of a model's name: use letters, digits, _ and -")
+                raise ConfigurationError(
+                    f"{name!r} cannot be part of a model's name: use letters, digits, _ and -"
+                )
         self._url = url
         self._prefix = f"{catalog}.{assistant}"
         self._cache = cache
@@ -72,19 +74,22 @@ class Registry:
         tried again registers nothing twice. Raises ServiceUnavailable when MLflow does not answer.
         """
         files = file_digests(folder)
-        for clash in ({_PIN, *_MLFLOW_FILES} & files.keys()):
-            raise ConfigurationError(f"{clash!r} in {str(folder)!r} has a name that the registry uses: rename it")
+        clash = sorted({_PIN, *_MLFLOW_FILES} & files.keys())
+        if clash:
+            raise ConfigurationError(
+                f"{clash!r} in {str(folder)!r} are names that the registry uses: rename them"
+            )
         content = content_hash(files)
         known = self.latest(kind, content=content)
         if known is not None:
             return known
-        pinned = {"files": files, "fingerprint": fingerprint(files)}
+        computes = fingerprint(files)
         with self._run(f"register {kind}", params, metrics) as run_id:
             self._client.log_artifacts(run_id, str(folder), kind)
-            self._client.log_dict(run_id, pinned, f"{kind}/{_PIN}")
-        everything = {**tags, "content": content, "fingerprint": pinned["fingerprint"]}
+            self._client.log_dict(run_id, {"files": files, "fingerprint": computes}, f"{kind}/{_PIN}")
+        everything = {**tags, "content": content, "fingerprint": computes}
         version = self._create_version(self._name(kind), f"runs:/{run_id}/{kind}", run_id, everything)
-        pin = ArtifactPin(uri=f"models:/{self._name(kind)}/{version}", files=files, fingerprint=fingerprint(files))
+        pin = ArtifactPin(uri=f"models:/{self._name(kind)}/{version}", files=files, fingerprint=computes)
         log.info("Registered %s with %d files (%s)", pin.uri, len(files), pin.fingerprint[:12])
         return pin
 
@@ -96,7 +101,9 @@ class Registry:
         folder = self._cache / content_hash(pin.files)
         if not folder.is_dir():
             self._download(pin, folder)
-        check_files(folder, pin.files, (), f"the local copy of {pin.uri} (delete that folder to fetch it again)")
+        check_files(
+            folder, pin.files, (), f"the local copy of {pin.uri} (delete that folder to fetch it again)"
+        )
         return folder
 
     def latest(self, kind: Kind, **tags: str) -> ArtifactPin | None:
@@ -117,7 +124,8 @@ class Registry:
                 found += page
                 token = page.token
                 if not token:
-                    return [RegisteredModel(f"models:/{name}/{each.version}", dict(each.tags)) for each in found]
+                    break
+        return [RegisteredModel(f"models:/{name}/{each.version}", dict(each.tags)) for each in found]
 
     def pin(self, uri: str) -> ArtifactPin:
         """Return the pin of ``models:/<name>/<number>``; raise MissingInput when there is none."""
@@ -178,7 +186,9 @@ class Registry:
             with self._run(f"release {release_id[:12]}", {"release_id": release_id}, {}) as run_id:
                 self._client.log_artifacts(run_id, str(model), "assistant")
         everything = {**tags, "release_id": release_id}
-        version = self._create_version(self._name("assistant"), f"runs:/{run_id}/assistant", run_id, everything)
+        version = self._create_version(
+            self._name("assistant"), f"runs:/{run_id}/assistant", run_id, everything
+        )
         log.info("Registered release %s as %s version %d", release_id[:12], self._name("assistant"), version)
         return version
 
@@ -206,12 +216,12 @@ class Registry:
             self._client.set_registered_model_alias(self._name("assistant"), name, str(version))
 
     def log_run(
-        self, name: str, params: Mapping[str, Any], metrics: Mapping[str, float], artifacts: Mapping[str, str]
+        self, name: str, params: Mapping[str, Any], metrics: Mapping[str, float], artifacts: Sequence[Path]
     ) -> str:
-        """Log one run with artifacts (names to texts) and return its id."""
+        """Log one run with some files and return its id; a metric ``recall@10`` becomes recall_at_10."""
         with self._run(name, params, metrics) as run_id:
-            for file, text in artifacts.items():
-                self._client.log_text(run_id, text, file)
+            for file in artifacts:
+                self._client.log_artifact(run_id, str(file))
         return run_id
 
     @cached_property
@@ -225,7 +235,7 @@ class Registry:
         """Return the newest version of a model that has all the tags, or None."""
         for value in tags.values():
             if not _TAG_VALUE.fullmatch(value):
-                raise ConfigurationError(f"{value!r} cannot be searched for: it has a quote, or over 200 characters")
+                raise ConfigurationError(f"the tag {value!r} has a quote or is too long")
         query = [f"name='{name}'", *(f"tags.`{key}`='{value}'" for key, value in tags.items())]
         with answering(self._url, name):
             found = self._client.search_model_versions(
@@ -262,7 +272,7 @@ class Registry:
             try:
                 self._client.log_batch(
                     run_id,
-                    metrics=[Metric(key, float(value), 0, 0) for key, value in metrics.items()],
+                    metrics=[Metric(_metric_name(key), float(value), 0, 0) for key, value in metrics.items()],
                     params=[Param(key, str(value)[:6000]) for key, value in params.items()],
                 )
                 yield run_id
@@ -284,7 +294,9 @@ class Registry:
         with answering(self._url, name):
             with _already_there():
                 self._client.create_registered_model(name)
-            return int(self._client.create_model_version(name, source, run_id=run_id, tags=dict(tags)).version)
+            return int(
+                self._client.create_model_version(name, source, run_id=run_id, tags=dict(tags)).version
+            )
 
     def _download(self, pin: ArtifactPin, folder: Path) -> None:
         """Fetch a model into the cache: checked first, then moved there in one step."""
@@ -323,6 +335,11 @@ def _download(url: str, source: str, target: str) -> str:
     from mlflow.artifacts import download_artifacts
 
     return str(download_artifacts(artifact_uri=source, dst_path=target, tracking_uri=url, registry_uri=url))
+
+
+def _metric_name(name: str) -> str:
+    """Return a metric's name in the characters that MLflow allows."""
+    return re.sub(r"[^\w./: -]", "_", name.replace("@", "_at_"))
 
 
 def _text_hash(text: str) -> str:

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _ADMIN = "postgres"
 _ROLES = (*database.ROLES, "airflow", "mlflow")
 _UNREACHABLE_PLACE = Path("/var/lib")
+_PLACE = "place"
 _SETTINGS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -52,14 +53,16 @@ class EmbeddedPostgres:
     """One Postgres server below ``folder``.
 
     Run as root it belongs to an existing unprivileged account; if that account cannot reach ``folder``,
-    its data are kept in ``/var/lib/llmops-<hash of the folder>`` instead. ``settings`` overrides
+    its data are kept in ``/var/lib/llmops-<random name>`` instead. ``settings`` overrides
     settings of the server.
     """
 
     def __init__(self, folder: Path, *, settings: Mapping[str, str] | None = None) -> None:
         self._folder = folder.resolve()
         self._key = hashlib.sha256(os.fsencode(self._folder)).hexdigest()[:12]
-        self._secrets = load_secrets(self._folder / "passwords.json", dict.fromkeys((_ADMIN, *_ROLES), 24))
+        self._secrets = load_secrets(
+            self._folder / "passwords.json", {**dict.fromkeys((_ADMIN, *_ROLES), 24), _PLACE: 9}
+        )
         self._settings = {**_SETTINGS, **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self.account: Account | None = account_for(self._folder / "server")
@@ -141,10 +144,18 @@ class EmbeddedPostgres:
             file.unlink(missing_ok=True)
 
     def ready(self) -> bool:
-        """Tell whether the server accepts connections."""
+        """Tell whether the server accepts connections.
+
+        Raises StackError when it does, but not with the password that was kept.
+        """
         try:
             psycopg.connect(self.admin_url, connect_timeout=3).close()
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
+            if "password authentication failed" in str(error):
+                raise StackError(
+                    f"the database in {self.data} has other passwords than {self._folder / 'passwords.json'}: "
+                    f"restore that file, or move {self.data} away to begin with an empty database"
+                ) from error
             return False
         return True
 
@@ -168,12 +179,11 @@ class EmbeddedPostgres:
         log_file = self._folder / "postgres.log"
         with log_file.open("ab") as output:
             self._process = self._spawn(self.command, output)
-        deadline = time.monotonic() + timeout_seconds
-        while not self.ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise StackError(f"Postgres did not start on {self.data}: {_tail(log_file.read_bytes())}")
-            time.sleep(0.05)
+        try:
+            self._wait_until_ready(self._process, log_file, timeout_seconds)
+        except StackError:
+            self.stop()
+            raise
         log.info("Postgres runs on %s as process %d", self.data, self._process.pid)
 
     def stop(self) -> None:
@@ -194,6 +204,13 @@ class EmbeddedPostgres:
         for folder in (self.place, self.socket_folder, self._folder):
             shutil.rmtree(folder, ignore_errors=True)
 
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], log_file: Path, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not self.ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise StackError(f"Postgres did not start on {self.data}: {_tail(log_file.read_bytes())}")
+            time.sleep(0.05)
+
     def _spawn(self, command: list[str], output: IO[bytes] | int) -> subprocess.Popen[bytes]:
         return spawn(command, output, environment=self.environment, folder=self.place, account=self.account)
 
@@ -202,7 +219,7 @@ class EmbeddedPostgres:
         if self.account is not None:
             self._folder.chmod(0o711)
             if not self.account.can_enter(self._folder):
-                return _UNREACHABLE_PLACE / f"llmops-{self._key}"
+                return _UNREACHABLE_PLACE / f"llmops-{self._secrets[_PLACE]}"
         return self._folder / "server"
 
     def _claim(self, folder: Path) -> None:

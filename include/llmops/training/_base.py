@@ -30,11 +30,15 @@ def import_base_embedder(folder: Path, *, name: str = "all-MiniLM-L6-v2") -> Pat
     not installed, and IntegrityError when its weights are not the published ones.
     """
     if name not in _PACKAGED:
-        raise ConfigurationError(f"no packaged embedder is called {name!r} (there is: {', '.join(_PACKAGED)})")
+        raise ConfigurationError(
+            f"no packaged embedder is called {name!r} (there is: {', '.join(_PACKAGED)})"
+        )
     package, digest = _PACKAGED[name]
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise MissingInput(f"the package {package!r} with the model {name!r} is not installed: run `make setup`")
+        raise MissingInput(
+            f"the package {package!r} with the model {name!r} is not installed: run `make setup`"
+        )
     model = Path(spec.origin).parent / "model"
     found = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
     if found != digest:
@@ -46,7 +50,7 @@ def import_base_embedder(folder: Path, *, name: str = "all-MiniLM-L6-v2") -> Pat
 
 
 def ensure_base_embedder(registry: Registry, name: str = "all-MiniLM-L6-v2") -> ArtifactPin:
-    """Return the pin of the packaged model called ``name``, imported and registered now if it is not there."""
+    """Return the pin of the packaged model called ``name``, imported and registered now if it is new."""
     known = registry.latest("embedder", base_model=name)
     if known is not None:
         return known

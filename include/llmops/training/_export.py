@@ -140,7 +140,7 @@ def _load_network(model: Path, pooling: Pooling) -> Any:
     import torch
     from transformers import AutoModel
 
-    class Network(torch.nn.Module):
+    class Network(torch.nn.Module):  # type: ignore[misc]  # torch is not type-checked
         def __init__(self) -> None:
             super().__init__()
             # Eager attention is the one that the ONNX exporter can follow.

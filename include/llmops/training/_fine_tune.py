@@ -139,7 +139,7 @@ def _loss_guard() -> Any:
     """Return a callback that ends a training whose loss is no longer a number."""
     from transformers import TrainerCallback
 
-    class LossGuard(TrainerCallback):
+    class LossGuard(TrainerCallback):  # type: ignore[misc]  # transformers is not type-checked
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             loss = (logs or {}).get("loss")
             if loss is not None and not math.isfinite(loss):

@@ -46,12 +46,14 @@ def build_pairs(chunks: pa.Table, *, exclude_documents: Collection[tuple[str, st
     pairs = tuple(sorted({pair for section in _sections(kept) for pair in _section_pairs(section)}))
     if not pairs:
         raise MissingInput(
-            f"no training pair in {len(rows)} chunks ({len(rows) - len(kept)} of them belong to the evaluation "
-            "set): ingest documents with headings and sections that the evaluation set does not use"
+            f"no training pair in {len(rows)} chunks ({len(rows) - len(kept)} of them belong to the "
+            "evaluation set): ingest documents with headings and sections that the evaluation set does not use"
         )
     counts = {
         "documents": len({row["document_id"] for row in kept}),
-        "excluded_documents": len({row["document_id"] for row in rows} - {row["document_id"] for row in kept}),
+        "excluded_documents": len(
+            {row["document_id"] for row in rows} - {row["document_id"] for row in kept}
+        ),
     }
     return PairSet(pairs, content_hash(pairs), counts)
 
@@ -74,7 +76,9 @@ def load_pairs(file: Path) -> PairSet:
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{str(file)!r} is no training set ({error!r}): build it again") from error
     if content_hash(pairs) != loaded.digest:
-        raise IntegrityError(f"the pairs in {str(file)!r} differ from their digest: build the training set again")
+        raise IntegrityError(
+            f"the pairs in {str(file)!r} differ from their digest: build the training set again"
+        )
     return loaded
 
 

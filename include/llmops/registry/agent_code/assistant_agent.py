@@ -15,7 +15,7 @@ from mlflow.pyfunc import ResponsesAgent
 from mlflow.types.responses import ResponsesAgentRequest, ResponsesAgentResponse
 
 
-class AssistantAgent(ResponsesAgent):
+class AssistantAgent(ResponsesAgent):  # type: ignore[misc]  # mlflow is not type-checked
     """Answers the last message of a request; ``custom_inputs={"dry_run": True}`` answers without a model."""
 
     _manifest: Path | None = None
