@@ -36,6 +36,10 @@ def _parse(path: Path) -> float:
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "AIRFLOW_HOME": folder, "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
         output = subprocess.run(
-            [sys.executable, "-c", _PROBE, str(path)], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", _PROBE, str(path)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
     return float(json.loads(output.strip().splitlines()[-1]))

@@ -34,6 +34,7 @@ This page is generated from the code (`make docs`).
 
 
 def main() -> int:
+    """Write the page, or compare it with the one there."""
     text = render()
     if "--check" in sys.argv[1:]:
         if TARGET.read_text(encoding="utf-8") != text:

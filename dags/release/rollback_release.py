@@ -25,7 +25,9 @@ from llmops.orchestration.defaults import TASK_DEFAULTS, assistant_param
             title="Release",
             description="Release id or its beginning; empty takes the release before the present one.",
         ),
-        "reason": Param(type="string", minLength=3, title="Reason", description="Why; it goes into the ledger."),
+        "reason": Param(
+            type="string", minLength=3, title="Reason", description="Why; it goes into the ledger."
+        ),
     },
     default_args=TASK_DEFAULTS,
     doc_md=__doc__,

@@ -28,7 +28,9 @@ from llmops.orchestration.defaults import TASK_DEFAULTS, assistant_param, author
             description="Registered embedder to start from, like models:/dev.library_guide.embedder/1; "
             "empty takes the assistant's base embedder.",
         ),
-        "announce": Param(True, type="boolean", title="Announce", description="Start a release of it when done."),
+        "announce": Param(
+            True, type="boolean", title="Announce", description="Start a release of it when done."
+        ),
         "author": author_param(),
     },
     default_args=TASK_DEFAULTS,
@@ -46,7 +48,9 @@ def fine_tune_embedder() -> None:
         return train.train_embedder(run_of(context), context["params"]["base"])
 
     @task
-    def register_embedder(training_set: dict[str, Any], trained: dict[str, Any], **context: Any) -> dict[str, Any]:
+    def register_embedder(
+        training_set: dict[str, Any], trained: dict[str, Any], **context: Any
+    ) -> dict[str, Any]:
         return train.register_embedder(run_of(context), training_set, trained)
 
     @task(outlets=[EMBEDDER])

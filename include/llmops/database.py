@@ -55,7 +55,8 @@ def advisory_lock(url: str, name: str, *, wait_seconds: float = 600) -> Iterator
             connection.execute("SELECT pg_advisory_lock(%s)", (key,))
         except psycopg.errors.LockNotAvailable as error:
             raise WriteConflict(
-                f"another process has been holding the lock {name!r} for more than {wait_seconds:.0f} s: try again later"
+                f"another process has been holding the lock {name!r} for more than {wait_seconds:.0f} s: "
+                "try again later"
             ) from error
         yield
 
@@ -85,7 +86,9 @@ def initialise(admin_url: str, passwords: Mapping[str, str]) -> None:
         for database, owner in _DATABASES.items():
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).fetchone():
                 connection.execute(
-                    sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(database), sql.Identifier(owner))
+                    sql.SQL("CREATE DATABASE {} OWNER {}").format(
+                        sql.Identifier(database), sql.Identifier(owner)
+                    )
                 )
             connection.execute(
                 sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(sql.Identifier(database))
@@ -128,8 +131,10 @@ def migrate(owner_url: str) -> list[str]:
             if name in known:
                 continue
             with connection.transaction():
-                connection.execute(text)  # type: ignore[call-overload]  # our own files, not input
-                connection.execute("INSERT INTO schema_migrations (name, digest) VALUES (%s, %s)", (name, digest))
+                connection.execute(text)  # our own files, not input
+                connection.execute(
+                    "INSERT INTO schema_migrations (name, digest) VALUES (%s, %s)", (name, digest)
+                )
             applied.append(name)
     if applied:
         log.info("Applied %d migrations to %s: %s", len(applied), _place(owner_url), ", ".join(applied))

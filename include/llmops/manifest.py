@@ -10,7 +10,15 @@ from pydantic import BaseModel, ConfigDict
 
 from llmops.errors import IntegrityError
 
-__all__ = ["ArtifactPin", "IndexPin", "Manifest", "PromptPin", "canonical_json", "content_hash", "parse_manifest"]
+__all__ = [
+    "ArtifactPin",
+    "IndexPin",
+    "Manifest",
+    "PromptPin",
+    "canonical_json",
+    "content_hash",
+    "parse_manifest",
+]
 
 
 class _Pinned(BaseModel):

@@ -117,7 +117,9 @@ def assistant_files(name: str) -> list[Path]:
         raise ConfigurationError(
             f"assistant name {name!r} is not valid: use lower-case letters, digits and _, at most 40"
         )
-    files = [folder / f"{name}.yaml" for folder in _assistant_folders() if (folder / f"{name}.yaml").is_file()]
+    files = [
+        folder / f"{name}.yaml" for folder in _assistant_folders() if (folder / f"{name}.yaml").is_file()
+    ]
     if not files:
         known = ", ".join(assistant_names()) or "none"
         raise ConfigurationError(
@@ -152,7 +154,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigurationError(f"{path} must hold a mapping of keys to values, found {type(values).__name__}")
+        raise ConfigurationError(
+            f"{path} must hold a mapping of keys to values, found {type(values).__name__}"
+        )
     return values
 
 

@@ -27,8 +27,8 @@ def test_abbreviations_versions_and_names_do_not_end_a_sentence() -> None:
 
 
 def test_list_items_stand_for_themselves_and_headings_and_tables_are_left_out() -> None:
-    text = "# Title\n\nIntro here.\n- `a` (`int`): The first\n  thing.\n- second\n\n| x | y |\n|---|---|\n\n:param n: How."
-    assert prose(text) == ["Intro here.", "`a` (`int`): The first thing.", "second", ":param n: How."]
+    text = "# Title\n\nIntro.\n- `a` (`int`): The first\n  thing.\n- second\n\n| x |\n|---|\n\n:param n: How."
+    assert prose(text) == ["Intro.", "`a` (`int`): The first thing.", "second", ":param n: How."]
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,32 @@ def test_list_items_stand_for_themselves_and_headings_and_tables_are_left_out() 
 def test_code_blocks_are_kept_whole(text: str, block: str) -> None:
     assert code(text) == [block]
     assert prose(text) == ["Do:", "Done."]
+
+
+def test_code_whose_fences_are_in_other_chunks_is_code() -> None:
+    text = "import pandas\ndf = DataFrame(\n    {'id': [1]},\n)\nwrite_deltalake('tmp', df)\n\nThis is prose."
+    assert code(text) == [f"```python\n{text.split(chr(10) * 2)[0]}\n```"]
+    assert prose(text) == ["This is prose."]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Call `pool.open()` first.",
+        "If it fails, try again:",
+        "Return the id.",
+        "import it first",
+        "For a start: go.",
+    ],
+)
+def test_prose_about_code_is_prose(text: str) -> None:
+    assert prose(text) == [text]
+
+
+def test_a_fence_glued_to_the_words_before_it_still_opens_code() -> None:
+    text = "**Example:** ```python\nx = 1\n```\nDone."
+    assert code(text) == ["```python\nx = 1\n```"]
+    assert prose(text) == ["**Example:**", "Done."]
 
 
 def test_code_cut_by_the_chunks_end_is_closed() -> None:

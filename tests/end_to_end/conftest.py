@@ -95,7 +95,10 @@ def _assistants(home: Path, repository: Path, llm_url: str) -> None:
         "description": "Answers from a handbook with a history.",
         "sources": [{"kind": "git", "name": "handbook", "repository": str(repository)}],
         "prompt": PROMPT,
-        "gate": {"underpowered": "allow", "rules": [{"metric": "recall_at_10", "minimum": 0.5, "largest_loss": 0.1}]},
+        "gate": {
+            "underpowered": "allow",
+            "rules": [{"metric": "recall_at_10", "minimum": 0.5, "largest_loss": 0.1}],
+        },
         "approval": {"approvers": ["reviewer"]},
         "training": {"max_steps": 3},
     }
@@ -109,7 +112,12 @@ def _assistants(home: Path, repository: Path, llm_url: str) -> None:
         "approval": {"approvers": ["reviewer"]},
     }
     prompted = {**history, "prompt": "Be brief. " + PROMPT}
-    for name, values in (("history", history), ("fresh", history), ("prompted", prompted), ("direct", direct)):
+    for name, values in (
+        ("history", history),
+        ("fresh", history),
+        ("prompted", prompted),
+        ("direct", direct),
+    ):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
     (folder / "direct.cases.jsonl").write_text(
         '{"id": "one", "question": "Who won the chess cup of my village in 1911?", "expected_documents": [], '
@@ -124,7 +132,9 @@ def loop() -> Iterator[Loop]:
         home = Path(folder) / "home"
         make_history(Path(folder) / "repository")
         _assistants(home, Path(folder) / "repository", llm.url)
-        stack = Stack(home, ports={name: 0 for name in ("airflow", "mlflow", "serving", "follower", "notary")})
+        stack = Stack(
+            home, ports={name: 0 for name in ("airflow", "mlflow", "serving", "follower", "notary")}
+        )
         try:
             stack.up()
             with pytest.MonkeyPatch.context() as patch:

@@ -6,8 +6,8 @@ import json
 
 import httpx
 import pytest
-from end_to_end.conftest import DAYS, Loop
 
+from end_to_end.conftest import DAYS, Loop
 from llmops.corpus import dump as dump_corpus
 from llmops.errors import LlmopsError
 from llmops.index import dump as dump_index
@@ -38,12 +38,17 @@ def release(loop: Loop, assistant: str, user: str = "author", **conf: str) -> st
     asked: list[bool] = []
 
     def look(tasks: list[dict]) -> None:
-        if any(t["task_id"] == "ask_reviewer" and t["state"] == "awaiting_input" for t in tasks) and not asked:
+        if (
+            any(t["task_id"] == "ask_reviewer" and t["state"] == "awaiting_input" for t in tasks)
+            and not asked
+        ):
             asked.append(True)
             loop.client("reviewer").answer("release_assistant", run_id, "ask_reviewer", "Approve")
 
     state = loop.client().wait_for_run("release_assistant", run_id, timeout_seconds=400, progress=look)
-    assert state == "success", {t["task_id"]: t["state"] for t in loop.client().tasks("release_assistant", run_id)}
+    assert state == "success", {
+        t["task_id"]: t["state"] for t in loop.client().tasks("release_assistant", run_id)
+    }
     return run_id
 
 
@@ -51,7 +56,6 @@ def canonical(loop: Loop, assistant: str) -> tuple[list[str], list[str]]:
     url = loop.environment.database_url.get_secret_value()
     rows = [line for g in generations(url, assistant) for line in dump_index(url, g.id)]
     return list(dump_corpus(loop.environment.table_root(assistant))), rows
-
 
 
 def test_days_backfilled_out_of_order_end_like_a_fresh_build_of_the_last_day(loop: Loop) -> None:
@@ -81,7 +85,9 @@ def test_the_approved_release_answers_with_citations_through_the_openai_client(l
     assert "storm" in (answer.choices[0].message.content or "")
     extra = answer.model_extra or {}
     assert extra["citations"][0]["path"] == "weather.md"
-    assert extra["release"] == httpx.get(f"{serving}/release", params={"assistant": "history"}).json()["release"]
+    assert (
+        extra["release"] == httpx.get(f"{serving}/release", params={"assistant": "history"}).json()["release"]
+    )
 
 
 def test_ingesting_again_embeds_nothing_and_writes_nothing(loop: Loop) -> None:
@@ -110,7 +116,9 @@ def test_a_changed_prompt_is_a_release_of_its_own(loop: Loop) -> None:
     assert state == "success"
     release(loop, "prompted")
     url = loop.environment.database_url.get_secret_value()
-    manifests = [read_manifest(url, ledger(url, name, "production")[-1].to_release) for name in ("fresh", "prompted")]
+    manifests = [
+        read_manifest(url, ledger(url, name, "production")[-1].to_release) for name in ("fresh", "prompted")
+    ]
     assert manifests[0].prompt.text_hash != manifests[1].prompt.text_hash
     assert manifests[0].retrieval == manifests[1].retrieval
 
@@ -137,13 +145,19 @@ def test_the_author_cannot_approve_and_a_rejection_promotes_nothing(loop: Loop) 
     refused: list[str] = []
 
     def look(tasks: list[dict]) -> None:
-        if any(t["task_id"] == "ask_reviewer" and t["state"] == "awaiting_input" for t in tasks) and not refused:
+        if (
+            any(t["task_id"] == "ask_reviewer" and t["state"] == "awaiting_input" for t in tasks)
+            and not refused
+        ):
             with pytest.raises(LlmopsError) as error:
                 loop.client("author").answer("release_assistant", run_id, "ask_reviewer", "Approve")
             refused.append(str(error.value))
             loop.client("reviewer").answer("release_assistant", run_id, "ask_reviewer", "Reject")
 
-    assert loop.client().wait_for_run("release_assistant", run_id, timeout_seconds=400, progress=look) == "success"
+    assert (
+        loop.client().wait_for_run("release_assistant", run_id, timeout_seconds=400, progress=look)
+        == "success"
+    )
     assert "403" in refused[0]
     states = {t["task_id"]: t["state"] for t in loop.client().tasks("release_assistant", run_id)}
     assert states["promote"] == "skipped"
@@ -152,7 +166,9 @@ def test_the_author_cannot_approve_and_a_rejection_promotes_nothing(loop: Loop) 
 
 def test_a_rollback_needs_an_earlier_release_and_is_recorded(loop: Loop) -> None:
     release(loop, "prompted")
-    run_id, state = loop.run("rollback_release", {"assistant": "prompted", "reason": "answers got worse"}, "reviewer")
+    run_id, state = loop.run(
+        "rollback_release", {"assistant": "prompted", "reason": "answers got worse"}, "reviewer"
+    )
     assert state == "success", loop.client().tasks("rollback_release", run_id)
     url = loop.environment.database_url.get_secret_value()
     entries = ledger(url, "prompted", "production")

@@ -11,11 +11,17 @@ from llmops.errors import ConfigurationError, EmbedderMismatch, MissingInput
 from llmops.index import create_generation, drop_generation, find_generation, generations, mark
 
 
-def test_creating_a_generation_again_changes_nothing_and_eight_at_once_make_one(index: Index) -> None:
+def test_of_eight_that_create_a_generation_at_once_all_succeed_and_one_is_made(index: Index) -> None:
+    other = a_generation(index.embedder, assistant="other")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: create_generation(index.url, other), range(8)))
+    assert len(generations(index.url, "other")) == 1
+
+
+def test_creating_a_generation_again_changes_nothing(index: Index) -> None:
     index.write({"a.md": "Apples."})
     before = find_generation(index.url, index.id)
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: create_generation(index.url, index.generation), range(8)))
+    create_generation(index.url, index.generation)
     assert generations(index.url) == [before]
     assert before.embedder.uri == "models:/dev.guide.embedder/1"
     assert before.chunks == 1

@@ -128,11 +128,13 @@ def test_attempts_are_bounded(streamed: bool, failure: object, error: type[Llmop
     ids=lambda failure: f"{type(failure).__name__} {str(failure)[:60]}",
 )
 def test_what_trying_again_does_not_change_fails_at_once(streamed: bool, failure: object) -> None:
-    if isinstance(failure, Page) and streamed and failure.content_type == "text/plain":
-        pytest.skip("a stream without any event is tried again")
-    with FakeLanguageModel(failure, "Never asked.") as fake, pytest.raises(LanguageModelError):
+    with (
+        FakeLanguageModel(failure, failure, failure, "Never asked.") as fake,
+        pytest.raises(LanguageModelError),
+    ):
         ask(fake, streamed)
-    assert len(fake.history) == 1
+    without_any_event = streamed and failure == Page(content_type="text/plain")
+    assert len(fake.history) == (QUICK.attempts if without_any_event else 1)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +258,17 @@ def test_many_threads_share_one_endpoint() -> None:
         for thread in threads:
             thread.join()
     assert answers == {n: f"number {n}" for n in range(20)}
+
+
+def test_an_endpoint_that_refuses_to_count_streams_is_asked_without() -> None:
+    refusal = Failure(400, "unknown field stream_options")
+    with FakeLanguageModel(refusal, "One.", "Two.") as fake:
+        endpoint = ChatEndpoint(fake.url, "small", limits=QUICK)
+        for text in ("One.", "Two."):
+            *_, last = endpoint.stream(QUESTION)
+            assert isinstance(last, Completion)
+            assert last.text == text
+    assert ["stream_options" in asked.body for asked in fake.history] == [True, False, False]
 
 
 def test_an_abandoned_stream_gives_its_connection_back() -> None:

@@ -23,8 +23,14 @@ def context(events: dict[str, list[dict[str, Any]]] | None = None, **changes: An
         "triggering_user_name": None,
     }
     params = {"assistant": "library_guide", **changes.pop("params", {})}
-    extras = {name: [SimpleNamespace(extra=extra) for extra in found] for name, found in (events or {}).items()}
-    return {"dag_run": SimpleNamespace(**{**run, **changes}), "params": params, "triggering_asset_events": extras}
+    extras = {
+        name: [SimpleNamespace(extra=extra) for extra in found] for name, found in (events or {}).items()
+    }
+    return {
+        "dag_run": SimpleNamespace(**{**run, **changes}),
+        "params": params,
+        "triggering_asset_events": extras,
+    }
 
 
 def test_a_scheduled_run_is_about_the_end_of_its_interval_and_a_manual_one_about_when_it_was_asked() -> None:

@@ -39,9 +39,9 @@ print(json.dumps({
         }
         for name, dag in dags.items()
     },
-    "heavy": [name for name in %r if name in sys.modules],
+    "heavy": [name for name in HEAVY if name in sys.modules],
 }))
-""" % (HEAVY,)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,11 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict:
         "PYTHONPATH": str(DAGS.parent / "include"),
     }
     result = subprocess.run(
-        [sys.executable, "-c", _PROBE, *map(str, FILES)], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", f"HEAVY = {HEAVY!r}\n{_PROBE}", *map(str, FILES)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.strip().splitlines()[-1])

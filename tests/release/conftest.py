@@ -10,7 +10,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from support.services import FreshDatabase
 
 from llmops.manifest import Manifest, PromptPin
 from llmops.release import (
@@ -22,6 +21,7 @@ from llmops.release import (
 )
 from llmops.release._store import save_manifest, save_report
 from llmops.settings import Environment
+from support.services import FreshDatabase
 
 
 @pytest.fixture
@@ -73,7 +73,9 @@ def report(url: str) -> Callable[..., str]:
 
     def make(release_id: str, verdict: str = "PASS", baseline: str | None = None) -> str:
         report_hash = secrets.token_hex(32)
-        save_report(url, StoredReport(report_hash, release_id, baseline, verdict, "{}", f"Verdict: {verdict}"))
+        save_report(
+            url, StoredReport(report_hash, release_id, baseline, verdict, "{}", f"Verdict: {verdict}")
+        )
         return report_hash
 
     return make
@@ -85,7 +87,9 @@ def ask(environment: Environment) -> Callable[..., ApprovalRequest]:
 
     def make(release_id: str, report_hash: str) -> ApprovalRequest:
         run = RunReference("release_assistant", f"manual {secrets.token_hex(4)}", "ask_reviewer")
-        return open_approval(environment, release_id, report_hash, datetime.now(UTC) + timedelta(hours=1), run)
+        return open_approval(
+            environment, release_id, report_hash, datetime.now(UTC) + timedelta(hours=1), run
+        )
 
     return make
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from support.services import FreshDatabase
 
 from llmops.errors import IntegrityError, MissingInput, NotApproved, StaleRelease, TransientError
 from llmops.release import (
@@ -24,6 +23,7 @@ from llmops.release import (
     stage,
 )
 from llmops.settings import Environment
+from support.services import FreshDatabase
 
 Make = Callable[..., str]
 Ask = Callable[..., ApprovalRequest]
@@ -49,7 +49,9 @@ def production(environment: Environment) -> str | None:
     return production_release(environment, "guide")
 
 
-def test_an_approved_release_goes_to_production_once(environment: Environment, approved: Ask, url: str) -> None:
+def test_an_approved_release_goes_to_production_once(
+    environment: Environment, approved: Ask, url: str
+) -> None:
     request = approved()
     assert promote(environment, request, "author") == ""
     assert promote(environment, request, "author") == ""

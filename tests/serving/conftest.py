@@ -14,6 +14,8 @@ import uvicorn
 
 from llmops.chain import Chain
 from llmops.serving import ServiceLimits, create_app
+from llmops.stack import EmbeddedPostgres
+from support.passages import extractive_chain
 from support.services import FreshDatabase
 
 QUICK = ServiceLimits(poll=0.05, report=0.2, request=10, body=1, log=1)
@@ -84,6 +86,15 @@ def served(
 @pytest.fixture
 def log_url(database: FreshDatabase) -> str:
     return database.url("llmops_serving")
+
+
+@pytest.fixture(scope="module")
+def quoting(postgres: EmbeddedPostgres) -> Iterator[tuple[str, str]]:
+    """A service of one quoting assistant for all tests of a file, and the URL of its answer log."""
+    url = postgres.url("llmops_serving")
+    source = FakeSource({"guide": FakeRelease("r1", extractive_chain(threshold=0.4))})
+    with served(source, url) as base:
+        yield base, url
 
 
 def ask(base: str, question: str, model: str = "guide", **more: Any) -> httpx.Response:

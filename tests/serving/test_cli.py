@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 from click.testing import CliRunner
 
+import llmops
 from llmops.chain import REFUSAL
 from llmops.cli.ask import command
 from llmops.errors import InvalidRequest, MissingInput, ServiceUnavailable
-from serving.conftest import FakeRelease, FakeSource, served
+from llmops.settings import environ
+from serving.conftest import FakeRelease, FakeSource, served, wait_until
 from support.passages import KILN, Shelf, extractive_chain, hit
-from support.services import free_port
+from support.services import FreshDatabase, free_port
 
 QUESTION = "How do I open the damper before I light the burner of the kiln?"
 
@@ -74,6 +81,47 @@ def test_a_document_cannot_command_the_terminal(log_url: str, environment: pytes
     for output in (shown, asked):
         assert not any(char in output for char in "\x1b\x07\u202e")
     assert "\x1b" in json.loads(asked)["answer"]
+
+
+def test_the_command_serves_on_loopback_and_stops_in_order(
+    database: FreshDatabase, tmp_path: Path, environment: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "assistants").mkdir()
+    (tmp_path / "assistants" / "library_guide.yaml").write_text("description: x\n")
+    file = tmp_path / "environments" / "dev.yaml"
+    file.write_text(file.read_text().replace("database_url: x", "database_url: ${LLMOPS_DATABASE_URL}"))
+    port = free_port()
+    variables = {
+        **environ(),
+        "PYTHONPATH": str(Path(llmops.__file__).parents[1]),
+        "LLMOPS_DATABASE_URL": database.url("llmops_serving"),
+        "LLMOPS_SERVING_URL": f"http://127.0.0.1:{port}",
+    }
+    command = [sys.executable, "-m", "llmops", "serve", "--port", str(port)]
+    process = subprocess.Popen(command, env=variables, stderr=subprocess.PIPE)
+    try:
+        base = f"http://127.0.0.1:{port}"
+        wait_until(lambda: process.poll() is not None or answers(f"{base}/healthz"), seconds=90)
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        ready = httpx.get(f"{base}/readyz", timeout=10)
+        assert ready.status_code == 503
+        assert ready.json()["answer_log"] == "ok"
+        listening = {
+            c.laddr.ip for c in psutil.Process(process.pid).net_connections() if c.status == "LISTEN"
+        }
+        assert listening == {"127.0.0.1"}
+        process.terminate()
+        assert process.wait(timeout=30) in {0, -signal.SIGTERM}
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).is_success
+    except httpx.TransportError:
+        return False
 
 
 def test_what_goes_wrong_says_what_to_do(log_url: str, environment: pytest.MonkeyPatch) -> None:

@@ -25,13 +25,14 @@ from support.services import FreshDatabase
 
 QUESTION = "How do I open the damper before I light the burner of the kiln?"
 CANARY = "canary-5d02-key"
+LONG = b'{"model": "guide", "messages": [{"role": "user", "content": "%s"}]}' % (b"x" * (MAX_QUESTION + 1))
 
 
 def client(base: str) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{base}/v1", api_key="any", max_retries=0)
 
 
-def quoting(release_id: str = "r1") -> FakeSource:
+def quotes(release_id: str = "r1") -> FakeSource:
     return FakeSource({"guide": FakeRelease(release_id, extractive_chain(threshold=0.4))})
 
 
@@ -40,7 +41,7 @@ def chatting(fake: FakeLanguageModel, release_id: str = "r1", **settings: object
 
 
 def test_the_openai_client_gets_a_cited_and_logged_answer(database: FreshDatabase, log_url: str) -> None:
-    with served(quoting(), log_url) as base:
+    with served(quotes(), log_url) as base:
         answer = client(base).chat.completions.create(
             model="guide", messages=[{"role": "user", "content": QUESTION}]
         )
@@ -96,9 +97,9 @@ def test_the_openai_client_streams_the_same_answer(database: FreshDatabase, log_
     assert logged.usage == {"prompt_tokens": 11, "completion_tokens": 7}
 
 
-def test_a_refusal_is_an_answer(log_url: str) -> None:
-    with served(quoting(), log_url) as base:
-        given = ask(base, "Who won the football world cup in Brazil?").json()
+def test_a_refusal_is_an_answer(quoting: tuple[str, str]) -> None:
+    base, _ = quoting
+    given = ask(base, "Who won the football world cup in Brazil?").json()
     assert given["choices"][0]["message"]["content"] == REFUSAL
     assert given["refused"] is True
     assert given["citations"] == []
@@ -106,7 +107,7 @@ def test_a_refusal_is_an_answer(log_url: str) -> None:
 
 def test_two_assistants_are_served_side_by_side_from_their_own_releases(log_url: str) -> None:
     with FakeLanguageModel(respond=lambda messages: f"I heard: {messages[-1]['content']}") as fake:
-        source = quoting("r1")
+        source = quotes("r1")
         source.production["bare"] = FakeRelease("r2", bare_chain(fake.url))
         with served(source, log_url, "guide", "bare") as base:
             wait_until(lambda: httpx.get(f"{base}/release?assistant=bare").status_code == 200)
@@ -119,12 +120,12 @@ def test_two_assistants_are_served_side_by_side_from_their_own_releases(log_url:
     assert names == ["guide", "bare"]
 
 
-def test_an_unknown_model_is_not_found(log_url: str) -> None:
-    with served(quoting(), log_url) as base:
-        with pytest.raises(openai.NotFoundError, match="guide") as caught:
-            client(base).chat.completions.create(model="other", messages=[{"role": "user", "content": "?"}])
-        assert httpx.get(f"{base}/release?assistant=other").status_code == 404
-        assert httpx.get(f"{base}/nothing").json()["error"]["type"] == "invalid_request_error"
+def test_an_unknown_model_is_not_found(quoting: tuple[str, str]) -> None:
+    base, _ = quoting
+    with pytest.raises(openai.NotFoundError, match="guide") as caught:
+        client(base).chat.completions.create(model="other", messages=[{"role": "user", "content": "?"}])
+    assert httpx.get(f"{base}/release?assistant=other").status_code == 404
+    assert httpx.get(f"{base}/nothing").json()["error"]["type"] == "invalid_request_error"
     assert caught.value.code == "model_not_found"
 
 
@@ -140,50 +141,51 @@ def test_an_unknown_model_is_not_found(log_url: str) -> None:
         (b'{"model": "guide", "messages": [{"role": "assistant", "content": "x"}]}', 400),
         (b'{"model": "guide", "n": 5, "messages": [{"role": "user", "content": "x"}]}', 400),
         (b'{"model": "guide", "messages": [{"role": "user", "content": [{"type": "image_url"}]}]}', 400),
-        (b'{"model": "guide", "messages": [{"role": "user", "content": "%s"}]}' % (b"x" * (MAX_QUESTION + 1)), 400),
+        (LONG, 400),
         (b" " * 65_537, 413),
         (b"x" * 10_000_000, 413),
     ],
     ids=lambda value: str(value)[:40],
 )  # fmt: skip
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
-def test_a_request_out_of_bounds_is_refused_quickly(
-    log_url: str, body: bytes, status: int, streamed: bool
+def test_a_request_out_of_bounds_is_refused_quickly_and_never_logged(
+    quoting: tuple[str, str], body: bytes, status: int, streamed: bool
 ) -> None:
+    base, log_url = quoting
+    before = len(read_answers(log_url))
     if streamed:
         body = body.replace(b'{"model"', b'{"stream": true, "model"')
-    with served(quoting(), log_url) as base:
-        began = time.monotonic()
-        response = httpx.post(
-            f"{base}/v1/chat/completions", content=body, headers={"Content-Type": "application/json"}
+    began = time.monotonic()
+    response = httpx.post(
+        f"{base}/v1/chat/completions", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert time.monotonic() - began < 2
+    assert response.status_code == status
+    assert response.json()["error"]["message"]
+    assert ask(base, QUESTION).status_code == 200
+    assert len(read_answers(log_url)) == before + 1
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for(quoting: tuple[str, str]) -> None:
+    base, _ = quoting
+    place = urlsplit(base)
+    with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=10) as slow:
+        slow.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 500\r\n\r\n{"
         )
-        assert time.monotonic() - began < 2
-        assert response.status_code == status
-        assert response.json()["error"]["message"]
-        assert ask(base, QUESTION).status_code == 200
-    assert [record.question for record in read_answers(log_url)] == [QUESTION]
+        assert b"408" in slow.recv(200).split(b"\r\n")[0]
 
 
-def test_a_body_that_does_not_arrive_is_not_waited_for(log_url: str) -> None:
-    with served(quoting(), log_url) as base:
-        place = urlsplit(base)
-        with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=10) as slow:
-            slow.sendall(
-                b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-                b"Content-Length: 500\r\n\r\n{"
-            )
-            assert b"408" in slow.recv(200).split(b"\r\n")[0]
-
-
-def test_only_json_is_taken_so_that_web_pages_of_others_cannot_post(log_url: str) -> None:
-    with served(quoting(), log_url) as base:
-        for path in ("/v1/chat/completions", "/v1/feedback"):
-            response = httpx.post(base + path, content=b"{}", headers={"Content-Type": "text/plain"})
-            assert response.status_code == 415
+def test_only_json_is_taken_so_that_web_pages_of_others_cannot_post(quoting: tuple[str, str]) -> None:
+    base, _ = quoting
+    for path in ("/v1/chat/completions", "/v1/feedback"):
+        response = httpx.post(base + path, content=b"{}", headers={"Content-Type": "text/plain"})
+        assert response.status_code == 415
 
 
 def test_feedback_lands_on_the_answer_it_was_given_for(database: FreshDatabase, log_url: str) -> None:
-    with served(quoting(), log_url) as base:
+    with served(quotes(), log_url) as base:
         first = ask(base, QUESTION).json()["answer_id"]
         second = ask(base, "Does clay shrink when it is fired?").json()["answer_id"]
         opinion = {"answer_id": first, "rating": "down", "comment": "<b>no</b>", "correction": "Open both."}
@@ -431,7 +433,7 @@ def test_a_request_keeps_the_release_it_started_with(log_url: str) -> None:
 
 
 def test_a_failing_poll_keeps_the_old_release_and_says_so(log_url: str) -> None:
-    source = quoting("r1")
+    source = quotes("r1")
     with served(source, log_url) as base:
         source.fail = ServiceUnavailable("the registry is away")
         wait_until(lambda: "away" in str(httpx.get(f"{base}/readyz").json()["assistants"]["guide"]["error"]))
@@ -444,7 +446,7 @@ def test_a_failing_poll_keeps_the_old_release_and_says_so(log_url: str) -> None:
 
 
 def test_a_release_that_cannot_retrieve_is_not_swapped_in(log_url: str) -> None:
-    source = quoting("r1")
+    source = quotes("r1")
     with served(source, log_url) as base:
         shelf = Shelf()
         shelf.fail = ServiceUnavailable("the index is away")

@@ -27,6 +27,8 @@ def airflow(make_stack: Callable[..., Stack], scratch: Path) -> Iterator[Stack]:
     stack = make_stack(*COMPONENTS, home=scratch.joinpath(*["a_rather_long_name"] * 8))
     stack.up()
     yield stack
+    supervisor = json.loads((stack.home / "run" / "processes.json").read_text())["supervisor"]["pid"]
+    psutil.Process(supervisor).kill()
     stack.down()
     assert not leftovers(stack)
 

@@ -43,13 +43,20 @@ def test_a_section_of_one_sentence_pairs_with_its_heading() -> None:
     assert pairs.pairs == (("psycopg_pool.ConnectionPool > open", BODY),)
 
 
-def test_every_chunk_of_a_section_pairs_with_its_summary_in_any_order_of_rows() -> None:
-    rows = [row(f"Open the pool. {BODY}"), row(f"Later, {BODY}", position=1), row("Short.", position=2)]
+def test_the_chunks_of_a_section_are_one_pair_in_any_order_of_rows() -> None:
+    rows = [row("Open the pool."), row(BODY, position=1), row("Then it waits.", position=2)]
     forwards = build_pairs(table(*rows), exclude_documents=set())
-    backwards = build_pairs(table(*rows[::-1]), exclude_documents=set())
-    assert [body for _, body in forwards.pairs] == [BODY, f"Later, {BODY}"]
-    assert len({anchor for anchor, _ in forwards.pairs}) == 1
-    assert forwards == backwards
+    assert [body for _, body in forwards.pairs] == [f"{BODY}\nThen it waits."]
+    assert forwards == build_pairs(table(*rows[::-1]), exclude_documents=set())
+
+
+def test_code_is_left_out_and_a_section_of_code_alone_gives_no_pair() -> None:
+    code = "```python\ndef open(\n    self, wait: bool = False\n) -> None\n```"
+    chunks = [row(f"### open\n\n{code}\n\nOpen the pool. {BODY}"), row(f"{code}\n{code}", path="other")]
+    pairs = build_pairs(table(*chunks), exclude_documents=set())
+    assert pairs.pairs == (("psycopg_pool.ConnectionPool > open\nOpen the pool.", BODY),)
+    without_its_opening_fence = row(chunks[0]["text"].replace("```python\n", ""))
+    assert build_pairs(table(without_its_opening_fence), exclude_documents=set()).pairs == pairs.pairs
 
 
 def test_documents_of_the_evaluation_set_are_left_out() -> None:

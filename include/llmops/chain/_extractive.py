@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -167,7 +168,7 @@ def _candidates(hits: Sequence[Hit], weights: dict[str, float], code: bool) -> I
         heading = words(_where(hit))
         units = passages(hit.text)
         only_code = all(unit.code for unit in units)
-        for passage, following in zip(units, [*units[1:], None], strict=True):
+        for passage, following in zip_longest(units, units[1:]):
             own = words(passage.text)
             dangles = passage.text.endswith(":") and not (code and following and following.code)
             if passage.text in seen or dangles or not _quotable(passage, own, only_code):

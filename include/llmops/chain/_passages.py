@@ -18,7 +18,14 @@ _DIRECTIVE = re.compile(r"^\s*\.\. \S|^\s*<!--|^\s*!?\[[^\]]*\]\([^)]*\)\s*$|^\s
 _DOCTEST = re.compile(r"^\s*>>> ")
 _END = re.compile(r"[.!?][\"'”’)\]*_`]*\s+(?=[\"'“‘(\[*_`]*[A-Z0-9`])")
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|cf|resp|approx|fig|no|al)|\b[A-Z])\.$", re.IGNORECASE)
+_STATEMENT = re.compile(
+    r"\s*(?:from \S+ import |import \w[\w.]*(?: as \w+)?$"
+    r"|(?:async )?(?:def|class|with|for|if|while|try)\b.*:$"
+    r"|[\w.\[\]\"']+(?:: [^=]+)? = \S|[\w.]+\(.*[)(\[{,]$|[)\]}]+[,)\]}]*$|@\w[\w.]*(?:\(.*\))?$"
+    r"|return\b|[\"'][^\"']*[\"']: .*,$)"
+)
 _INDENT = 4
+_MOSTLY = 0.6
 
 
 @dataclass(frozen=True)
@@ -51,8 +58,7 @@ def _blocks(text: str) -> Iterator[tuple[str, bool]]:
         line = lines[i]
         length = _code_length(lines, i, after_blank=not prose)
         if length:
-            if prose:
-                yield _joined(prose), False
+            yield from _prose(prose)
             if block := _fenced(lines[i : i + length]):
                 yield block, True
             prose = []
@@ -64,13 +70,21 @@ def _blocks(text: str) -> Iterator[tuple[str, bool]]:
             continue
         skipped = _HEADING.match(line) or _DIRECTIVE.match(line) or not line.strip()
         item = _ITEM.match(line) or _FIELD.match(line)
-        if prose and (skipped or item):
-            yield _joined(prose), False
+        if skipped or item:
+            yield from _prose(prose)
             prose = []
         if not skipped:
-            prose.append(line[_ITEM.match(line).end() :] if _ITEM.match(line) else line)  # type: ignore[union-attr]
-    if prose:
-        yield _joined(prose), False
+            prose.append(_ITEM.sub("", line, count=1))
+    yield from _prose(prose)
+
+
+def _prose(lines: list[str]) -> Iterator[tuple[str, bool]]:
+    """Yield a paragraph, or code when most of its lines are code whose fence is in another chunk."""
+    coded = sum(_STATEMENT.match(line) is not None for line in lines)
+    if lines and coded >= _MOSTLY * len(lines):
+        yield _fenced(lines), True
+    elif lines:
+        yield " ".join(" ".join(lines).split()), False
 
 
 def _starts_inside_code(lines: list[str]) -> bool:
@@ -108,10 +122,6 @@ def _fenced(lines: list[str]) -> str:
         lines = lines[1:]
     body = "\n".join(lines).rstrip()
     return f"```{language}\n{body}\n```" if body else ""
-
-
-def _joined(lines: list[str]) -> str:
-    return " ".join(" ".join(lines).split())
 
 
 def _sentences(block: str) -> list[str]:

@@ -38,7 +38,9 @@ class Approver:
         began = time.monotonic()
         option = "Approve" if not sys.stdin.isatty() else self._ask_person(dag_id, run_id)
         if not sys.stdin.isatty():
-            self._say("No terminal, so the demo approves with the reviewer's account (channel demo, counts in dev only).")
+            self._say(
+                "No terminal, so the demo approves with the reviewer's account (channel demo, counts in dev only)."
+            )
         else:
             self.ledger.human += time.monotonic() - began
         if option is not None:

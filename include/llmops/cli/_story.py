@@ -30,6 +30,7 @@ _QUESTIONS = (
     "How long do I boil an egg?",
 )
 _STAGES = 6
+_SCHEDULED_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,11 @@ class Story:
             embedder = self._fine_tune(airflow, assistant)
             if self.wishes.llm:
                 self._use_llm(assistant)
-            what = f"{self.wishes.model} on the fine-tuned embedder" if self.wishes.llm else "the fine-tuned embedder"
+            what = (
+                f"{self.wishes.model} on the fine-tuned embedder"
+                if self.wishes.llm
+                else "the fine-tuned embedder"
+            )
             self._release(airflow, assistant, what, first=False, embedder=embedder)
             with self._stage("Ask the assistant"):
                 self._ask(assistant)
@@ -83,7 +88,9 @@ class Story:
             return _LIBRARIES
         folder = self.wishes.docs.expanduser().resolve()
         if not folder.is_dir():
-            raise ConfigurationError(f"DOCS={str(self.wishes.docs)!r} is no folder: name one with your documents")
+            raise ConfigurationError(
+                f"DOCS={str(self.wishes.docs)!r} is no folder: name one with your documents"
+            )
         (overlays / f"{_FOLDER}.yaml").write_text(yaml.safe_dump(_folder_assistant(folder), sort_keys=False))
         return _FOLDER
 
@@ -108,16 +115,14 @@ class Story:
 
     def _ingest(self, airflow: AirflowClient, assistant: str) -> None:
         with self._stage("Ingest documents, gate their quality, chunk them"):
-            run_id = self._trigger("ingest_documents", {"assistant": assistant})
+            run_id = self._ingestion(airflow, assistant)
             self._follow(airflow, "ingest_documents", run_id)
             results = self._results(airflow, "ingest_documents", run_id)
             read, merged = results.get("parse_documents", {}), results.get("merge_documents", {})
             chunked = results.get("merge_chunks", {})
             self._say(
                 f"{read.get('documents', 0)} documents read, {read.get('quarantined', 0)} quarantined; "
-                f"{merged.get('inserted', 0)} new, {merged.get('updated', 0)} changed, {merged.get('deleted', 0)} gone; "
-                f"chunks: {chunked.get('inserted', 0)} new, {chunked.get('updated', 0)} changed, "
-                f"{chunked.get('deleted', 0)} gone"
+                f"{_changes(merged)}; chunks: {_changes(chunked)}"
             )
 
     def _fine_tune(self, airflow: AirflowClient, assistant: str) -> str:
@@ -128,7 +133,11 @@ class Story:
             registered, trained = results["register_embedder"], results["train_embedder"]
             self._say(
                 f"{results['build_training_set']['pairs']} pairs; "
-                + ("nothing changed since it was trained" if trained.get("reused") else f"{trained['metrics']}")
+                + (
+                    "nothing changed since it was trained"
+                    if trained.get("reused")
+                    else f"{trained['metrics']}"
+                )
                 + f"; registered as {registered['embedder']}"
             )
             return str(registered["embedder"])
@@ -140,7 +149,9 @@ class Story:
             if first and (base := self._base_embedder(airflow)):
                 embedder = base
             if first and self._production(assistant):
-                self._say("There is a production release from an earlier run; the next stage compares with it.")
+                self._say(
+                    "There is a production release from an earlier run; the next stage compares with it."
+                )
                 return
             run_id = self._trigger("release_assistant", {"assistant": assistant, "embedder": embedder})
             approver = Approver(self.stack, self.console, self.ledger)
@@ -155,13 +166,17 @@ class Story:
         if states.get("assemble") == "skipped":
             self._say("Exactly this release is in production already: nothing to do.")
             return
-        self._say(f"index: {built.get('embedded', 0)} texts embedded, {built.get('reused', 0)} from the cache")
+        self._say(
+            f"index: {built.get('embedded', 0)} texts embedded, {built.get('reused', 0)} from the cache"
+        )
         verdict = (results.get("gate") or {}).get("verdict")
         if not approver.asked and verdict:
             self.console.print(Markdown(self._report(results["gate"]["report_hash"])))
         if states.get("confirm") == "success":
             confirmed = results["confirm"]
-            self._say(f"Release {confirmed['release_id'][:12]} is in production on {confirmed['replicas']} replica(s).")
+            self._say(
+                f"Release {confirmed['release_id'][:12]} is in production on {confirmed['replicas']} replica(s)."
+            )
         elif verdict == "FAIL":
             self._say("The gate says FAIL: production stays as it is. That is the gate doing its work.")
         else:
@@ -230,11 +245,25 @@ class Story:
             )
 
     def _trigger(self, dag_id: str, conf: Mapping[str, Any]) -> str:
-        """Start a run as the author; unpausing first, so that it is not left queued."""
+        """Start a run as the author and return its id; a paused DAG is unpaused first."""
         self.stack.client("admin").unpause(dag_id)
         return self.stack.client("author").trigger(dag_id, {k: v for k, v in conf.items() if v is not None})
 
-    def _follow(self, airflow: AirflowClient, dag_id: str, run_id: str, approver: Approver | None = None) -> None:
+    def _ingestion(self, airflow: AirflowClient, assistant: str) -> str:
+        """Return the run that ingests: unpausing starts yesterday's interval of the default assistant by itself."""
+        admin = self.stack.client("admin")
+        if assistant == _LIBRARIES and admin.request("GET", "/dags/ingest_documents")["is_paused"]:
+            admin.unpause("ingest_documents")
+            give_up = time.monotonic() + _SCHEDULED_SECONDS
+            while time.monotonic() < give_up:
+                if runs := [r for r in airflow.runs("ingest_documents") if r["run_type"] == "scheduled"]:
+                    return str(runs[0]["dag_run_id"])
+                time.sleep(0.5)
+        return self._trigger("ingest_documents", {"assistant": assistant})
+
+    def _follow(
+        self, airflow: AirflowClient, dag_id: str, run_id: str, approver: Approver | None = None
+    ) -> None:
         seen: dict[str, str] = {}
 
         def progress(tasks: list[dict[str, Any]]) -> None:
@@ -246,7 +275,10 @@ class Story:
                     approver.answer(dag_id, run_id)
                 seen[name] = state
 
-        if airflow.wait_for_run(dag_id, run_id, timeout_seconds=7 * 24 * 3600, progress=progress) != "success":
+        if (
+            airflow.wait_for_run(dag_id, run_id, timeout_seconds=7 * 24 * 3600, progress=progress)
+            != "success"
+        ):
             failed = sorted(name for name, state in seen.items() if state == "failed")
             raise StackError(
                 f"the run {run_id!r} of {dag_id!r} failed at {', '.join(failed) or 'an unknown task'}: "
@@ -275,6 +307,13 @@ class Story:
         seconds = time.monotonic() - began
         self.ledger.stage(title, seconds)
         self._say(f"{seconds:.1f} s")
+
+
+def _changes(counts: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{counts.get(key, 0)} {word}"
+        for key, word in (("inserted", "new"), ("updated", "changed"), ("deleted", "gone"))
+    )
 
 
 def _last_lines(airflow: AirflowClient, dag_id: str, run_id: str, task_id: str) -> str:

@@ -67,9 +67,7 @@ def list_models(kind: Literal["embedder", "generator"], assistant: str, environm
         origin = model.tags.get("base_model") or f"trained from {model.tags.get('base', 'an unknown base')}"
         click.echo(f"{model.uri}  {model.tags.get('fingerprint', '')[:12]}  {origin}")
     if not models:
-        click.echo(
-            f"no {kind} of {assistant} is registered; `llmops model import` registers the base embedder"
-        )
+        click.echo(f"no {kind} of {assistant} is registered")
 
 
 @command.command()

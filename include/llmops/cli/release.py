@@ -9,7 +9,9 @@ import click
 from llmops.release import find_release, ledger, list_releases, read_manifest
 from llmops.settings import load_environment
 
-_ASSISTANT = click.option("--assistant", default="library_guide", show_default=True, help="Name of the assistant.")
+_ASSISTANT = click.option(
+    "--assistant", default="library_guide", show_default=True, help="Name of the assistant."
+)
 
 
 @click.group()

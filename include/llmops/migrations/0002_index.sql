@@ -55,7 +55,7 @@ BEGIN
     IF generation_id !~ '^[a-z][a-z0-9_]{0,44}$' THEN
         RAISE EXCEPTION 'generation id % is not valid', quote_literal(generation_id) USING ERRCODE = '22023';
     END IF;
-    PERFORM pg_advisory_xact_lock(hashtextextended('create ' || content, 0));
+    -- Of several at once the first to insert the row creates the tables; the others wait here for its commit.
     INSERT INTO index_generations (id, assistant, embedder, fingerprint, dimension, chunker)
     VALUES (generation_id, for_assistant, with_embedder, with_fingerprint, with_dimension, with_chunker)
     ON CONFLICT (id) DO UPDATE

@@ -39,7 +39,12 @@ class ReleaseApproval(ApprovalOperator):
             title="Channel",
             description="Leave as it is; the demo sets it when it answers by itself.",
         )
-        kwargs |= {"retries": 0, "retry_policy": None, "params": {"channel": channel}, "defaults": self.REJECT}
+        kwargs |= {
+            "retries": 0,
+            "retry_policy": None,
+            "params": {"channel": channel},
+            "defaults": self.REJECT,
+        }
         super().__init__(subject="A release waits for approval", **kwargs)
         self.deadline = deadline
 
@@ -62,7 +67,7 @@ class ApprovalSensor(BaseSensorOperator):
         self.nonce = nonce
         self.deadline = deadline
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> Any:
         """Look once, then wait in the triggerer."""
         recorded = self._recorded()
         if recorded is not None:
@@ -115,7 +120,9 @@ class ApprovalTrigger(BaseTrigger):
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(url, connect_timeout=10) as connection:
-                    cursor = await connection.execute("SELECT decision FROM approvals WHERE nonce = %s", (self.nonce,))
+                    cursor = await connection.execute(
+                        "SELECT decision FROM approvals WHERE nonce = %s", (self.nonce,)
+                    )
                     row = await cursor.fetchone()
             except psycopg.OperationalError as error:
                 self.log.warning("Postgres does not answer, trying again: %s", error)

@@ -49,7 +49,11 @@ class Run:
     @property
     def staging(self) -> Path:
         """Return a folder of this run's own, for what one task hands to the next."""
-        return Path(self.table_root) / "_staging" / re.sub(r"[^A-Za-z0-9.-]", "_", f"{self.dag_id}.{self.run_id}")
+        return (
+            Path(self.table_root)
+            / "_staging"
+            / re.sub(r"[^A-Za-z0-9.-]", "_", f"{self.dag_id}.{self.run_id}")
+        )
 
     @property
     def actor(self) -> str:

@@ -23,13 +23,15 @@ __all__ = [
 def prepare_embedder(run: Run) -> dict[str, Any]:
     """Import the assistant's base embedder unless it is registered already."""
     from llmops.assistant import load_assistant
+    from llmops.database import advisory_lock
     from llmops.release import registry_of
     from llmops.training import ensure_base_embedder
 
     assistant = load_assistant(run.assistant, run.environment)
     if assistant.retrieval.kind == "none":
         return {"embedder": None}
-    pin = ensure_base_embedder(registry_of(run.environment, run.assistant), assistant.base_embedder)
+    with advisory_lock(run.database_url, f"embedder:{run.environment.catalog}:{run.assistant}"):
+        pin = ensure_base_embedder(registry_of(run.environment, run.assistant), assistant.base_embedder)
     return {"embedder": pin.uri}
 
 

@@ -82,7 +82,9 @@ def stage_release(run: Run, decided: Mapping[str, Any]) -> dict[str, Any]:
     from llmops.release import stage
 
     if decided["verdict"] != "PASS":
-        raise AirflowSkipException(f"the gate says {decided['verdict']}: report {decided['report_hash'][:12]}")
+        raise AirflowSkipException(
+            f"the gate says {decided['verdict']}: report {decided['report_hash'][:12]}"
+        )
     return {"version": stage(run.environment, decided["release_id"], decided["report_hash"], run.actor)}
 
 
@@ -136,6 +138,10 @@ def roll_back_release(run: Run) -> dict[str, Any]:
     from llmops.release import roll_back
 
     release_id = roll_back(
-        run.environment, run.assistant, run.params.get("to") or None, ", ".join(run.authors), run.params["reason"]
+        run.environment,
+        run.assistant,
+        run.params.get("to") or None,
+        ", ".join(run.authors),
+        run.params["reason"],
     )
     return {"release_id": release_id}

@@ -17,11 +17,17 @@ def build_training_set(run: Run) -> dict[str, Any]:
     from llmops.training import build_pairs, save_pairs
 
     assistant = load_assistant(run.assistant, run.environment)
-    used = {tuple(name.split(":", 1)) for case in assistant.cases() for name in case.expected_documents}
+    names = {name for case in assistant.cases() for name in case.expected_documents}
+    used = {(source, path) for source, _, path in (name.partition(":") for name in names)}
     chunks = LakeTable(run.table_root, "chunks")
     pairs = build_pairs(chunks.read(), exclude_documents=used)
     save_pairs(pairs, run.staging / "pairs.jsonl")
-    return {"pairs": len(pairs.pairs), "digest": pairs.digest, "table_version": chunks.version(), **pairs.counts}
+    return {
+        "pairs": len(pairs.pairs),
+        "digest": pairs.digest,
+        "table_version": chunks.version(),
+        **pairs.counts,
+    }
 
 
 @step("llmops.release", "sentence_transformers")
@@ -35,7 +41,10 @@ def train_embedder(run: Run, base_uri: str | None) -> dict[str, Any]:
     registry = registry_of(run.environment, run.assistant)
     base = registry.pin(base_uri) if base_uri else ensure_base_embedder(registry, assistant.base_embedder)
     result = fine_tune_embedder(
-        registry.fetch(base), load_pairs(run.staging / "pairs.jsonl"), assistant.training, run.staging / "embedder"
+        registry.fetch(base),
+        load_pairs(run.staging / "pairs.jsonl"),
+        assistant.training,
+        run.staging / "embedder",
     )
     return {"base": base.uri, "metrics": dict(result.metrics)}
 
@@ -52,7 +61,11 @@ def register_embedder(run: Run, training_set: dict[str, Any], trained: dict[str,
     pin = registry_of(run.environment, run.assistant).register_model(
         "embedder",
         run.staging / "embedder",
-        params={**spec.model_dump(mode="json"), "dataset_digest": training_set["digest"], "base": trained["base"]},
+        params={
+            **spec.model_dump(mode="json"),
+            "dataset_digest": training_set["digest"],
+            "base": trained["base"],
+        },
         metrics=trained["metrics"],
         tags={
             "trained_by": ",".join(run.authors),

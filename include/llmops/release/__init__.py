@@ -20,7 +20,13 @@ from llmops.release._generations import (
     sync_generation,
     sync_generations,
 )
-from llmops.release._loading import LoadedRelease, build_chain, load_release, production_release, report_replica
+from llmops.release._loading import (
+    LoadedRelease,
+    build_chain,
+    load_release,
+    production_release,
+    report_replica,
+)
 from llmops.release._notary import AirflowReader, Notary
 from llmops.release._promotion import confirm, promote, roll_back, stage
 from llmops.release._store import (

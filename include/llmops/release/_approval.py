@@ -76,8 +76,10 @@ def open_approval(
             "INSERT INTO approval_requests "
             "(release_id, report_hash, assistant, environment, deadline, dag_id, run_id, task_id) "
             "VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (dag_id, run_id, task_id) DO NOTHING",
-            (release_id, report_hash, manifest.assistant, environment.name, deadline)
-            + (run.dag_id, run.run_id, run.task_id),
+            (
+                *(release_id, report_hash, manifest.assistant, environment.name, deadline),
+                *(run.dag_id, run.run_id, run.task_id),
+            ),
         )
     request = request_of_run(url, run)
     if (request.release_id, request.report_hash) != (release_id, report_hash):
@@ -138,5 +140,7 @@ def require_approval(environment: Environment, request: ApprovalRequest) -> Appr
             f"{where}: the approval is for environment {approval.environment!r}, this is {environment.name!r}"
         )
     if approval.expires_at <= datetime.now(UTC):
-        raise NotApproved(f"{where}: the approval expired at {approval.expires_at:%Y-%m-%d %H:%M} UTC; ask again")
+        raise NotApproved(
+            f"{where}: the approval expired at {approval.expires_at:%Y-%m-%d %H:%M} UTC; ask again"
+        )
     return approval

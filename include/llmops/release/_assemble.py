@@ -92,7 +92,9 @@ def release_cases(environment: Environment, manifest: Manifest) -> list[Case]:
 def _embedder(registry: Registry, uri: str | None) -> ArtifactPin:
     pin = registry.pin(uri) if uri else registry.latest("embedder")
     if pin is None:
-        raise MissingInput("no embedder is registered: run ingest_documents first, it imports the base embedder")
+        raise MissingInput(
+            "no embedder is registered: run ingest_documents first, it imports the base embedder"
+        )
     return pin
 
 

@@ -12,7 +12,15 @@ from llmops.assistant import load_assistant
 from llmops.chain import Answer, Chain
 from llmops.database import connect
 from llmops.errors import IntegrityError
-from llmops.evaluation import Evaluation, GateReport, Observation, RetrievedChunk, decide, evaluate
+from llmops.evaluation import (
+    KEYWORD_BASELINE,
+    Evaluation,
+    GateReport,
+    Observation,
+    RetrievedChunk,
+    decide,
+    evaluate,
+)
 from llmops.manifest import Manifest, canonical_json, content_hash
 from llmops.release._assemble import registry_of, release_cases
 from llmops.release._loading import build_chain
@@ -24,11 +32,11 @@ log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 
-def observe(chain: Chain) -> Callable[[str], Observation]:
+def observe(chain: Chain, *, retrieves: bool = True) -> Callable[[str], Observation]:
     """Return the callable through which an evaluation asks a chain."""
 
     def answer(question: str) -> Observation:
-        return _observation(chain.answer(question))
+        return _observation(chain.answer(question), retrieves)
 
     return answer
 
@@ -47,7 +55,12 @@ def evaluate_release(environment: Environment, release_id: str, progress: Progre
     for role, chosen, retrieval in _contenders(url, manifest, production):
         loaded = build_chain(environment, chosen, retrieval)
         try:
-            evaluation = evaluate(cases, observe(loaded.chain), label=role[1], progress=progress)
+            evaluation = evaluate(
+                cases,
+                observe(loaded.chain, retrieves=chosen.index is not None),
+                label=role[1],
+                progress=progress,
+            )
         finally:
             loaded.close()
         results[role[0]] = evaluation.to_json()
@@ -73,7 +86,10 @@ def decide_release(environment: Environment, results: Path) -> StoredReport:
         )
     baseline = Evaluation.from_json(stored["baseline"]) if stored["baseline"] else None
     decided: GateReport = decide(
-        rules, Evaluation.from_json(stored["candidate"]), baseline, context={"release_id": manifest.release_id}
+        rules,
+        Evaluation.from_json(stored["candidate"]),
+        baseline,
+        context={"release_id": manifest.release_id},
     )
     report = StoredReport(
         report_hash=decided.report_hash,
@@ -95,24 +111,29 @@ def _contenders(
         (("candidate", "candidate"), manifest, None)
     ]
     if production is not None:
-        contenders.append((("baseline", f"production {production[:12]}"), read_manifest(url, production), None))
+        contenders.append((("baseline", production), read_manifest(url, production), None))
     elif manifest.index is not None:
         keywords = {**manifest.retrieval, "mode": "keyword"}
-        contenders.append((("baseline", "keyword baseline"), manifest, keywords))
+        contenders.append((("baseline", KEYWORD_BASELINE), manifest, keywords))
     return contenders
 
 
-def _observation(answer: Answer) -> Observation:
+def _observation(answer: Answer, retrieves: bool) -> Observation:
     cited = {citation.chunk_id for citation in answer.citations}
     return Observation(
         text=answer.text,
         refused=answer.refused,
         retrieved=tuple(
-            RetrievedChunk(hit.chunk_id, hit.source, hit.path, hit.text, hit.chunk_id in cited) for hit in answer.hits
-        ),
+            RetrievedChunk(hit.chunk_id, hit.source, hit.path, hit.text, hit.chunk_id in cited)
+            for hit in answer.hits
+        )
+        if retrieves
+        else None,
         latency_seconds=answer.latency_seconds,
     )
 
 
 def _metrics(evaluation: dict[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in Evaluation.from_json(evaluation).means().items() if value is not None}
+    return {
+        name: value for name, value in Evaluation.from_json(evaluation).means().items() if value is not None
+    }

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg_pool import ConnectionPool
 from pydantic import TypeAdapter
 
+from llmops.answers import open_pool
 from llmops.chain import Chain, Generator, Retrieval
 from llmops.database import connect
 from llmops.embedding import Embedder
@@ -37,7 +37,9 @@ class LoadedRelease:
     close: Callable[[], None]
 
 
-def build_chain(environment: Environment, manifest: Manifest, retrieval: dict[str, Any] | None = None) -> LoadedRelease:
+def build_chain(
+    environment: Environment, manifest: Manifest, retrieval: dict[str, Any] | None = None
+) -> LoadedRelease:
     """Build the chain that a manifest describes, from this package's own code; no code of an artifact runs.
 
     ``retrieval`` replaces the manifest's own, for a baseline to compare with.
@@ -52,7 +54,7 @@ def build_chain(environment: Environment, manifest: Manifest, retrieval: dict[st
         return LoadedRelease(manifest.release_id, manifest, chain, lambda: None)
     embedder = Embedder.load(registry.fetch(manifest.embedder))
     _check_generation(url, manifest, embedder)
-    pool = ConnectionPool(url, min_size=1, max_size=8, open=True, timeout=10)
+    pool = open_pool(url, size=8, wait_seconds=10)
     generation = manifest.index.generation
 
     def searcher(question: str, vector: Any) -> list[Hit]:
@@ -75,7 +77,9 @@ def production_release(environment: Environment, assistant: str) -> str | None:
     return _agreed(environment, assistant, "production")
 
 
-def load_release(environment: Environment, assistant: str, alias: Alias = "production") -> LoadedRelease | None:
+def load_release(
+    environment: Environment, assistant: str, alias: Alias = "production"
+) -> LoadedRelease | None:
     """Return the release behind an alias, ready to answer, or None when there is none yet."""
     release_id = _agreed(environment, assistant, alias)
     if release_id is None:

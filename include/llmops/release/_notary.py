@@ -78,7 +78,11 @@ class AirflowReader:
 
 
 def judge(
-    request: ApprovalRequest, authors: tuple[str, ...], rules: ApprovalRules, answer: dict[str, Any] | None, now: datetime
+    request: ApprovalRequest,
+    authors: tuple[str, ...],
+    rules: ApprovalRules,
+    answer: dict[str, Any] | None,
+    now: datetime,
 ) -> Finding | None:
     """Return how a request ended, or None while it is open.
 
@@ -105,7 +109,7 @@ def judge(
         objection = f"{person} is an author of this release; somebody else must approve it"
     elif request.release_id not in (body := answer.get("body") or "") or request.report_hash not in body:
         objection = "the text that was approved does not carry the hashes of this release and its report"
-    elif answered_at is None or not _time(answer.get("created_at"), now) <= answered_at <= request.deadline:
+    elif answered_at is None or not (_time(answer.get("created_at")) or now) <= answered_at <= request.deadline:
         objection = f"the answer of {answered_at} is not between asking and the deadline {request.deadline}"
     elif channel == "demo" and request.environment != "dev":
         objection = f"an answer of the demo counts in environment 'dev' only, not in {request.environment!r}"
@@ -141,7 +145,10 @@ class Notary:
                 time.sleep(_POLL_SECONDS)
 
     def _open_requests(self) -> list[ApprovalRequest]:
-        with connect(self._url) as connection, connection.cursor(row_factory=class_row(ApprovalRequest)) as cursor:
+        with (
+            connect(self._url) as connection,
+            connection.cursor(row_factory=class_row(ApprovalRequest)) as cursor,
+        ):
             cursor.execute(
                 "SELECT r.* FROM approval_requests r LEFT JOIN approvals a USING (nonce) "
                 "WHERE a.nonce IS NULL AND r.environment = %s ORDER BY r.opened_at",
@@ -161,13 +168,15 @@ class Notary:
                 "INSERT INTO approvals (nonce, release_id, report_hash, decision, approver, reason, channel, "
                 "environment, answered_at, expires_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
                 "ON CONFLICT (nonce) DO NOTHING",
-                (request.nonce, request.release_id, request.report_hash, finding.decision, finding.approver)
-                + (finding.reason, finding.channel, request.environment, finding.answered_at, expires),
+                (
+                    *(request.nonce, request.release_id, request.report_hash, finding.decision, finding.approver),
+                    *(finding.reason, finding.channel, request.environment, finding.answered_at, expires),
+                ),
             )
         log.info("Release %s: %s (%s)", request.release_id[:12], finding.decision, finding.reason)
         return True
 
 
-def _time(value: Any, default: datetime | None = None) -> datetime | None:
-    """Return an ISO timestamp of Airflow's as a datetime with zone, ``default`` when there is none."""
-    return datetime.fromisoformat(str(value).replace("Z", "+00:00")) if value else default
+def _time(value: Any) -> datetime | None:
+    """Return an ISO timestamp of Airflow's as a datetime with zone, None when there is none."""
+    return datetime.fromisoformat(str(value).replace("Z", "+00:00")) if value else None

@@ -56,7 +56,11 @@ def stage(environment: Environment, release_id: str, report_hash: str, actor: st
                     "report.json": report.report,
                     "report.md": report.markdown,
                 },
-                {"gate_verdict": report.verdict, "report_hash": report_hash, "dirty": str(manifest.dirty).lower()},
+                {
+                    "gate_verdict": report.verdict,
+                    "report_hash": report_hash,
+                    "dirty": str(manifest.dirty).lower(),
+                },
             )
         registry.set_alias("staging", version)
         with connect(url) as connection:
@@ -80,12 +84,16 @@ def promote(environment: Environment, request: ApprovalRequest, actor: str) -> s
         approval = require_approval(environment, request)
         manifest = read_manifest(url, request.release_id)
         if manifest.dirty and environment.name != "dev":
-            raise NotApproved(f"release {request.release_id[:12]} was made from uncommitted code: commit, release again")
+            raise NotApproved(
+                f"release {request.release_id[:12]} was made from uncommitted code: commit, release again"
+            )
         _require_code(url, manifest)
         compared = read_report(url, request.report_hash).baseline
         with connect(url) as connection:
             before = current_release(connection, request.assistant, "production")
-            done = [e for e in ledger(url, request.assistant, "production") if e.approval_nonce == request.nonce]
+            done = [
+                e for e in ledger(url, request.assistant, "production") if e.approval_nonce == request.nonce
+            ]
         if done:
             return done[-1].from_release or ""
         if before != compared:
@@ -183,7 +191,9 @@ def _version(registry: Registry, release_id: str) -> int:
 
 def _require_code(url: str, manifest: Manifest) -> None:
     """Refuse before the alias moves when a live replica, or this process, runs other code than was judged."""
-    others = {name for name, (_, code) in _replicas(url, manifest.assistant).items() if code != manifest.code_digest}
+    others = {
+        name for name, (_, code) in _replicas(url, manifest.assistant).items() if code != manifest.code_digest
+    }
     if code_digest() != manifest.code_digest:
         others.add("this worker")
     if others:

@@ -80,9 +80,13 @@ def save_manifest(url: str, manifest: Manifest) -> str:
 def read_manifest(url: str, release_id: str) -> Manifest:
     """Return a stored manifest; raise MissingInput if there is none and IntegrityError if it was changed."""
     with connect(url) as connection:
-        row = connection.execute("SELECT manifest FROM releases WHERE release_id = %s", (release_id,)).fetchone()
+        row = connection.execute(
+            "SELECT manifest FROM releases WHERE release_id = %s", (release_id,)
+        ).fetchone()
     if row is None:
-        raise MissingInput(f"no release {release_id!r} in the database: `llmops release list` shows what there is")
+        raise MissingInput(
+            f"no release {release_id!r} in the database: `llmops release list` shows what there is"
+        )
     return parse_manifest(row[0], release_id)
 
 
@@ -92,7 +96,14 @@ def save_report(url: str, report: StoredReport) -> None:
         connection.execute(
             "INSERT INTO gate_reports (report_hash, release_id, baseline, verdict, report, markdown) "
             "VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            (report.report_hash, report.release_id, report.baseline, report.verdict, report.report, report.markdown),
+            (
+                report.report_hash,
+                report.release_id,
+                report.baseline,
+                report.verdict,
+                report.report,
+                report.markdown,
+            ),
         )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from llmops.stack._secrets import write_private
-from llmops.stack._sessions import Leader
+from llmops.stack._sessions import Leader, machine
 
 __all__ = ["ProcessState", "Snapshot", "State", "StateFile", "read_state"]
 
@@ -58,12 +58,12 @@ class Snapshot:
     """All processes of one supervisor; ``machine`` changes when the machine or container starts anew."""
 
     supervisor: Leader
-    machine: float
+    machine: str
     processes: dict[str, ProcessState] = field(default_factory=dict)
 
     def is_of_this_machine(self) -> bool:
         """Tell whether its process numbers still mean something."""
-        return self.machine == machine_start()
+        return self.machine == machine()
 
 
 class StateFile:
@@ -73,7 +73,7 @@ class StateFile:
         self._file = file
         self._changed = threading.Condition()
         processes = {name: ProcessState(name, address=url) for name, url in names_and_addresses.items()}
-        self._snapshot = Snapshot(Leader.of(psutil.Process().pid), machine_start(), processes)
+        self._snapshot = Snapshot(Leader.of(psutil.Process().pid), machine(), processes)
         self._write()
 
     def __getitem__(self, name: str) -> ProcessState:
@@ -111,11 +111,6 @@ def read_state(file: Path) -> Snapshot | None:
         return Snapshot(supervisor=supervisor, processes=processes, **values)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def machine_start() -> float:
-    """Return when process 1 was started."""
-    return psutil.Process(1).create_time()
 
 
 def _process(values: dict[str, object]) -> ProcessState:

@@ -16,6 +16,7 @@ __all__ = ["AirflowClient", "AirflowError"]
 
 _FINISHED = ("success", "failed")
 _SETTLING = 5.0
+_LONG_SETTLED = 60.0
 
 
 class AirflowError(TerminalError):
@@ -162,17 +163,25 @@ class AirflowClient:
     ) -> dict[str, Any]:
         """Answer a task's question with one of its options and the fields of its form.
 
-        It first waits until the question has been open for some seconds: an answer within a moment of
-        the task being parked can fail the run.
+        An answer within a moment of the task being parked can fail the run, since the scheduler may not
+        have noted yet that the task's process ended: it first waits until that is some seconds ago.
         """
         question = self.question(dag_id, run_id, task_id)
         if question is None:
             raise AirflowError(f"the task {task_id!r} of run {run_id!r} has not asked anything", 404)
         opened = datetime.fromisoformat(question["created_at"])
-        time.sleep(max(0.0, _SETTLING - (datetime.now(UTC) - opened).total_seconds()))
+        if (datetime.now(UTC) - opened).total_seconds() < _LONG_SETTLED:
+            self._wait_until_parked(dag_id, run_id, task_id)
+            time.sleep(_SETTLING)
         body = {"chosen_options": [option], "params_input": dict(form or {})}
         given: dict[str, Any] = self.request("PATCH", _question(dag_id, run_id, task_id), body)
         return given
+
+    def _wait_until_parked(self, dag_id: str, run_id: str, task_id: str) -> None:
+        path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id, safe='')}"
+        deadline = time.monotonic() + _LONG_SETTLED
+        while self.request("GET", path)["state"] == "running" and time.monotonic() < deadline:
+            time.sleep(0.5)
 
     def _send(self, method: str, path: str, body: Any, query: Mapping[str, Any]) -> httpx.Response:
         try:

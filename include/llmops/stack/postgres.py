@@ -152,8 +152,9 @@ class EmbeddedPostgres:
             psycopg.connect(self.admin_url, connect_timeout=3).close()
         except psycopg.OperationalError as error:
             if "password authentication failed" in str(error):
+                kept = self._folder / "passwords.json"
                 raise StackError(
-                    f"the database in {self.data} has other passwords than {self._folder / 'passwords.json'}: "
+                    f"the database in {self.data} has other passwords than {kept}: "
                     f"restore that file, or move {self.data} away to begin with an empty database"
                 ) from error
             return False

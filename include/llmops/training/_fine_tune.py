@@ -37,7 +37,7 @@ class TrainingSpec(Section):
     max_steps: Annotated[int, Field(ge=1)] = 60
     max_pairs: Annotated[int, Field(ge=2)] = 4000
     batch_size: Annotated[int, Field(ge=2, le=1024)] = 32
-    max_tokens: Annotated[int, Field(ge=8)] = 96
+    max_tokens: Annotated[int, Field(ge=8)] = 64
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-5
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     seed: int = 7
@@ -91,11 +91,13 @@ def _train(base: Path, pairs: Sequence[tuple[str, str]], spec: TrainingSpec, scr
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
     from sentence_transformers.losses import MultipleNegativesRankingLoss
-    from transformers import set_seed
+    from transformers import PrinterCallback, set_seed
 
     set_seed(spec.seed)
     model = SentenceTransformer(str(base), device="cpu", local_files_only=True, trust_remote_code=False)
     model.max_seq_length = min(spec.max_tokens, int(model.max_seq_length or spec.max_tokens))
+    # No model card is written; a widget that is there keeps the trainer from making examples for one.
+    model.model_card_data.widget = [{"text": ""}]
     anchors, bodies = zip(*pairs, strict=True)
     trainer = SentenceTransformerTrainer(
         model=model,
@@ -104,6 +106,7 @@ def _train(base: Path, pairs: Sequence[tuple[str, str]], spec: TrainingSpec, scr
         loss=MultipleNegativesRankingLoss(model),
         callbacks=[_loss_guard()],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     model.save_pretrained(str(scratch / "trained"), create_model_card=False, safe_serialization=True)
     # Everything but the weights stays as it was in the base, its longest input for one.

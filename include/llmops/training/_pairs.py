@@ -21,7 +21,9 @@ __all__ = ["PairSet", "build_pairs", "load_pairs", "save_pairs"]
 _COLUMNS = ("source", "path", "document_id", "chunker", "heading_path", "position", "title", "text")
 _SHORTEST_BODY = 40
 _LONGEST_SUMMARY = 300
-_SUMMARY_END = re.compile(r"(?<=[.!?:])\s+|\n\s*\n")
+_FENCE = re.compile(r"^```[^\n]*$", re.MULTILINE)
+_CODE_OR_HEADING = re.compile(r"^```.*?(?:^```[^\S\n]*$|\Z)|^#{1,6} [^\n]*$", re.MULTILINE | re.DOTALL)
+_SUMMARY_END = re.compile(r"(?<=[.!?])\s+|\n\s*\n")
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,11 @@ def build_pairs(chunks: pa.Table, *, exclude_documents: Collection[tuple[str, st
     excluded = set(exclude_documents)
     rows = chunks.select(list(_COLUMNS)).to_pylist()
     kept = [row for row in rows if (row["source"], row["path"]) not in excluded]
-    pairs = tuple(sorted({pair for section in _sections(kept) for pair in _section_pairs(section)}))
+    pairs = tuple(sorted({pair for section in _sections(kept) if (pair := _pair(section))}))
     if not pairs:
         raise MissingInput(
-            f"no training pair in {len(rows)} chunks ({len(rows) - len(kept)} of them belong to the "
-            "evaluation set): ingest documents with headings and sections that the evaluation set does not use"
+            f"no training pair in {len(rows)} chunks, {len(rows) - len(kept)} of them of the evaluation set: "
+            "ingest documents with headings and sections that the evaluation set does not use"
         )
     counts = {
         "documents": len({row["document_id"] for row in kept}),
@@ -92,29 +94,31 @@ def _sections(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         yield list(chunks)
 
 
-def _section_pairs(section: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
-    """Return heading and summary with each chunk's body; a section of one sentence pairs with its heading."""
+def _pair(section: list[dict[str, Any]]) -> tuple[str, str] | None:
+    """Return heading and summary with the body of one section; only its heading if it is one sentence.
+
+    Code is left out: a signature that appears in heading and body would be learned instead of words.
+    """
     first = section[0]
-    heading = " > ".join(dict.fromkeys([*json.loads(first["heading_path"])] or [first["title"]]))
-    texts = [chunk["text"].strip() for chunk in section]
-    summary, body = _split_summary(_without_heading(texts[0]))
-    if len(body) >= _SHORTEST_BODY:
-        anchor, bodies = f"{heading}\n{summary}", [body, *texts[1:]]
-    else:
-        anchor, bodies = heading, [_without_heading(texts[0]), *texts[1:]]
-    for text in bodies:
-        if len(text) >= _SHORTEST_BODY:
-            yield anchor, text
+    headings = json.loads(first["heading_path"]) or [first["title"]]
+    heading = " > ".join(dict.fromkeys(headings))
+    prose = _prose("\n".join(chunk["text"] for chunk in section))
+    summary, body = _split_summary(prose)
+    anchor = f"{heading}\n{summary}" if len(body) >= _SHORTEST_BODY else heading
+    body = body if len(body) >= _SHORTEST_BODY else prose
+    return (anchor, body) if len(body) >= _SHORTEST_BODY else None
 
 
-def _without_heading(text: str) -> str:
-    """Return a chunk without the Markdown heading it may begin with."""
-    return re.sub(r"\A(#{1,6}[^\n]*\n\s*)+", "", text).strip()
+def _prose(markdown: str) -> str:
+    """Return a section's text without headings and fenced code, also code that lost its opening fence."""
+    if len(_FENCE.findall(markdown)) % 2:
+        markdown = _FENCE.split(markdown, maxsplit=1)[1]
+    return _CODE_OR_HEADING.sub("", markdown).strip()
 
 
 def _split_summary(text: str) -> tuple[str, str]:
-    """Return the first sentence, at most some lines long, and the rest."""
+    """Return the first sentence on one line and the rest, which is empty where no sentence ends in time."""
     summary, *rest = _SUMMARY_END.split(text, maxsplit=1)
     if len(summary) > _LONGEST_SUMMARY or not rest:
-        return summary[:_LONGEST_SUMMARY], ""
+        return "", ""
     return " ".join(summary.split()), rest[0].strip()
