@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import secrets
 import socket
 import threading
 import time
@@ -9,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 import uvicorn
 
 from llmops.chain import Chain
+from llmops.database import on_database
 from llmops.serving import ServiceLimits, create_app
 from llmops.stack import EmbeddedPostgres
 from support.passages import extractive_chain
@@ -91,10 +94,16 @@ def log_url(database: FreshDatabase) -> str:
 @pytest.fixture(scope="module")
 def quoting(postgres: EmbeddedPostgres) -> Iterator[tuple[str, str]]:
     """A service of one quoting assistant for all tests of a file, and the URL of its answer log."""
-    url = postgres.url("llmops_serving")
+    name = f"test_{secrets.token_hex(6)}"
+    with psycopg.connect(postgres.admin_url, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE llmops OWNER llmops_owner")
+        admin.execute(f"GRANT CONNECT ON DATABASE {name} TO llmops_serving")
+    url = postgres.url("llmops_serving", name)
     source = FakeSource({"guide": FakeRelease("r1", extractive_chain(threshold=0.4))})
     with served(source, url) as base:
         yield base, url
+    with psycopg.connect(on_database(postgres.admin_url, "postgres"), autocommit=True) as admin:
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def ask(base: str, question: str, model: str = "guide", **more: Any) -> httpx.Response:

@@ -126,6 +126,7 @@ class _ExtractiveResponder:
         The sentences are judged without the names of their sections: a section about the right thing
         raises the rank of everything in it, but only what a sentence says itself can answer.
         """
+        assert inquiry.vector is not None
         best = [candidate.passage.text for candidate in ranked[:_JUDGED]]
         meaning = float(max(self._embedder.embed(best) @ inquiry.vector))
         quoted = set().union(*(words(candidate.passage.text) for candidate in chosen))

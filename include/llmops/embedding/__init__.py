@@ -3,5 +3,6 @@
 from llmops.embedding._cache import CachedVectors, embed_cached
 from llmops.embedding._embedder import Embedder
 from llmops.embedding._folder import EmbedderDescription
+from llmops.embedding._memory import RememberingEmbedder
 
-__all__ = ["CachedVectors", "Embedder", "EmbedderDescription", "embed_cached"]
+__all__ = ["CachedVectors", "Embedder", "EmbedderDescription", "RememberingEmbedder", "embed_cached"]

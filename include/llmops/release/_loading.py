@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -12,7 +14,7 @@ from pydantic import TypeAdapter
 from llmops.answers import open_pool
 from llmops.chain import Chain, Generator, Retrieval
 from llmops.database import connect
-from llmops.embedding import Embedder
+from llmops.embedding import Embedder, RememberingEmbedder
 from llmops.errors import EmbedderMismatch, IntegrityError
 from llmops.index import Hit, generations, search
 from llmops.manifest import Manifest
@@ -52,7 +54,7 @@ def build_chain(
     if manifest.embedder is None or manifest.index is None:
         chain = Chain(generator, settings, prompt, embedder=None, searcher=None)
         return LoadedRelease(manifest.release_id, manifest, chain, lambda: None)
-    embedder = Embedder.load(registry.fetch(manifest.embedder))
+    embedder = _embedder(registry.fetch(manifest.embedder))
     _check_generation(url, manifest, embedder)
     pool = open_pool(url, size=8, wait_seconds=10)
     generation = manifest.index.generation
@@ -112,6 +114,15 @@ def _agreed(environment: Environment, assistant: str, alias: Alias) -> str | Non
             f"{(entered or 'none')[:12]}: it was moved without a promotion; run rollback_release, or promote again"
         )
     return entered
+
+
+@functools.lru_cache(maxsize=4)
+def _embedder(folder: Path) -> Embedder:
+    """Return the embedder of a folder; releases that share it share what it remembers.
+
+    The folder's name is the digest of what it holds, so it never comes to hold something else.
+    """
+    return RememberingEmbedder.load(folder)
 
 
 def _check_generation(url: str, manifest: Manifest, embedder: Embedder) -> None:

@@ -13,6 +13,7 @@ import psutil
 __all__ = ["Leader", "end_session", "machine", "marked_leaders", "members"]
 
 _SAME = 1.0
+_ORPHANS_GRACE = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,11 @@ def end_session(leader: Leader, *, first: signal.Signals = signal.SIGTERM, grace
     Returns the number of processes that had to be killed.
     """
     if leader.alive():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(leader.pid, first)
-        psutil.wait_procs(members(leader), timeout=grace_seconds)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            head = psutil.Process(leader.pid)
+            head.send_signal(first)
+            psutil.wait_procs([head], timeout=grace_seconds)
+        psutil.wait_procs(members(leader), timeout=_ORPHANS_GRACE)
     killed = 0
     while left := members(leader):
         for process in left:
