@@ -62,7 +62,7 @@ def render() -> str:
                     (f"{key}: {_kind(nested) or nested.__name__}", nested)
                     for nested in _models(field.annotation)
                 ]
-    return "\n".join(parts)
+    return "\n".join(parts).replace("``", "`")
 
 
 def _section(title: str, model: type[BaseModel]) -> str:

@@ -44,8 +44,8 @@ def fine_tune_embedder() -> None:
         return train.build_training_set(run_of(context))
 
     @task
-    def train_embedder(**context: Any) -> dict[str, Any]:
-        return train.train_embedder(run_of(context), context["params"]["base"])
+    def train_embedder(training_set: dict[str, Any], **context: Any) -> dict[str, Any]:
+        return train.train_embedder(run_of(context), training_set)
 
     @task
     def register_embedder(
@@ -61,9 +61,7 @@ def fine_tune_embedder() -> None:
         yield Metadata(EMBEDDER, extra={"assistant": run.assistant, "author": run.actor, **registered})
 
     pairs = build_training_set()
-    trained = train_embedder()
-    pairs >> trained
-    announce(register_embedder(pairs, trained))
+    announce(register_embedder(pairs, train_embedder(pairs)))
 
 
 fine_tune_embedder()

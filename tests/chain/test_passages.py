@@ -51,6 +51,13 @@ def test_code_whose_fences_are_in_other_chunks_is_code() -> None:
     assert prose(text) == ["This is prose."]
 
 
+def test_a_chain_of_calls_is_code() -> None:
+    text = (
+        "(\n    dt.merge(\n        source=new,\n        predicate='x',\n    )\n    .when_matched_delete()\n)"
+    )
+    assert code(text) == [f"```python\n{text}\n```"]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -85,13 +85,17 @@ def client(compose: Compose, secrets: dict[str, str], user: str) -> AirflowClien
     return AirflowClient(compose.address(8080), user, secrets[f"AIRFLOW_PASSWORD_{user.upper()}"])
 
 
-def finish(compose: Compose, airflow: AirflowClient, reviewer: AirflowClient, dag_id: str, run_id: str) -> None:
+def finish(
+    compose: Compose, airflow: AirflowClient, reviewer: AirflowClient, dag_id: str, run_id: str
+) -> None:
     """Wait until a run succeeded; the reviewer approves when asked."""
     asked: list[str] = []
 
     def look(tasks: list[dict[str, Any]]) -> None:
         compose.check()
-        waiting = [t["task_id"] for t in tasks if t["state"] == "awaiting_input" and t["task_id"] not in asked]
+        waiting = [
+            t["task_id"] for t in tasks if t["state"] == "awaiting_input" and t["task_id"] not in asked
+        ]
         for task_id in waiting:
             asked.append(task_id)
             reviewer.answer(dag_id, run_id, task_id, "Approve")

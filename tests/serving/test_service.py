@@ -16,7 +16,7 @@ import pytest
 
 from llmops.answers import read_answer, read_answers, read_feedback
 from llmops.chain import MAX_QUESTION, REFUSAL
-from llmops.errors import ServiceUnavailable
+from llmops.errors import MissingInput, ServiceUnavailable
 from llmops.llm import Failure, FakeLanguageModel, Page, Reply, Reset, Stall, Truncated
 from llmops.serving import ServiceLimits, create_app
 from serving.conftest import QUICK, FakeRelease, FakeSource, ask, served, wait_until
@@ -215,6 +215,18 @@ def test_what_cannot_be_logged_is_not_generated(database: FreshDatabase, log_url
             assert len(shelf.questions) == searched
             admin.execute("ALTER TABLE gone RENAME TO answer_log")
         assert ask(base, QUESTION).status_code == 200
+
+
+def test_a_part_of_the_release_that_is_gone_is_no_fault_of_the_caller(log_url: str) -> None:
+    shelf = Shelf()
+    source = FakeSource({"guide": FakeRelease("r1", extractive_chain(shelf))})
+    with served(source, log_url) as base:
+        shelf.fail = MissingInput("there is no index generation 'secret_name'")
+        response = ask(base, QUESTION)
+        assert response.status_code == 500
+        assert "secret_name" not in response.text
+        (record,) = read_answers(log_url)
+        assert (record.status, record.answer_id in response.text) == ("failed", True)
 
 
 def test_without_postgres_nothing_is_answered_and_it_says_so(log_url: str) -> None:

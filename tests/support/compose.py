@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import random
 import re
-import shlex
 import subprocess
 import sys
 import time
@@ -29,7 +28,7 @@ from llmops.stack._spawn import spawn
 ROOT = Path(__file__).resolve().parents[2]
 STATE = "/var/lib/llmops"
 
-_PORT = re.compile(r"(?:(?<=:)|(?<![^ ]))(\d{4,5})(?=[/,]|$)")
+_PORT = re.compile(r"(?:(?<=:)|^)(5432|5000|80\d\d)(?=[/,]|$)")
 _REFERENCE = re.compile(r"\$\{(\w+)(?:(:[-?])([^}]*))?\}")
 _BIN = Path(sys.executable).parent
 
@@ -60,8 +59,8 @@ class Compose:
     def local(self, name: str, text: str) -> str:
         """Return a text of the file with this machine's ports, addresses and folders for a service."""
         text = _PORT.sub(lambda match: self._port(match[1]), text)
-        names = "|".join(map(re.escape, self.services))
-        text = re.sub(rf"(?<![\w.-])(?:{names}|0\.0\.0\.0)(?=:\d|$)", _loopback, text)
+        text = re.sub(rf"(?<![\w.-])(?:{'|'.join(self.services)})(?=:\d)", "127.0.0.1", text)
+        text = re.sub(r"^0\.0\.0\.0$", "127.0.0.1", text)
         for volume in self.services[name].get("volumes", ()):
             source, target = volume.split(":")[:2]
             text = re.sub(rf"{re.escape(target)}(?=/|$)", str(self.folder / "volumes" / source), text)
@@ -165,24 +164,31 @@ class Compose:
         check = self.services[name].get("healthcheck")
         if check is None:
             return self._leaders[name][1].poll() == 0
+        problem = self._problem(name, check)
+        limit = _seconds(check["start_period"]) + check["retries"] * _seconds(check["interval"])
+        if problem and time.monotonic() - begun > limit:
+            raise AssertionError(f"{name} is not healthy after {limit:.0f} s: {problem}\n{self.log(name)}")
+        return not problem
+
+    def _problem(self, name: str, check: Mapping[str, Any]) -> str:
+        """Run a health check once; return what is wrong, "" when it succeeded."""
         kind, *command = (self.local(name, part) for part in check["test"])
         assert kind == "CMD"
-        done = subprocess.run(
-            self._program(command),
-            env=self.environment(name),
-            cwd=self._airflow_home(name),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        limit = _seconds(check["start_period"]) + check["retries"] * _seconds(check["interval"])
-        if done.returncode != 0 and time.monotonic() - begun > limit:
-            raise AssertionError(
-                f"{name} is not healthy after {limit:.0f} s: {done.stderr}\n{self.log(name)}"
+        try:
+            done = subprocess.run(
+                self._program(command),
+                env=self.environment(name),
+                cwd=self._airflow_home(name),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=_seconds(check["timeout"]),
+                check=False,
             )
-        return done.returncode == 0
+        except subprocess.TimeoutExpired as error:
+            return str(error)
+        return (done.stdout or f"its check ended with {done.returncode}") if done.returncode else ""
 
     def _start(self, name: str) -> None:
         command = [self.local(name, part) for part in self.services[name]["command"]]
@@ -214,32 +220,19 @@ class Compose:
         secret.write_text(environment["POSTGRES_PASSWORD"])
         if server.account:
             os.chown(secret, server.account.uid, server.account.gid)
-        method = environment["POSTGRES_HOST_AUTH_METHOD"]
-        initdb = ["initdb", "-D", str(server.data), "-U", "postgres", f"--pwfile={secret}", f"--auth={method}"]
-        initdb += shlex.split(environment["POSTGRES_INITDB_ARGS"])
-        done = spawn(
-            self._program(initdb),
-            subprocess.PIPE,
-            environment=server.environment,
-            folder=server.place,
-            account=server.account,
+        options = f"--username=postgres --auth={environment['POSTGRES_HOST_AUTH_METHOD']}"
+        options += f" {environment['POSTGRES_INITDB_ARGS']}"
+        command = ["initdb", "-D", str(server.data), f"--pwfile={secret}", *options.split()]
+        own, folder, account = server.environment, server.place, server.account
+        process = spawn(
+            self._program(command), subprocess.PIPE, environment=own, folder=folder, account=account
         )
-        output, _ = done.communicate(timeout=120)
-        assert done.returncode == 0, output.decode(errors="replace")
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output.decode(errors="replace")
         secret.unlink()
-        settings = {
-            "listen_addresses": "127.0.0.1",
-            "port": self._port("5432"),
-            "unix_socket_directories": str(server.socket_folder),
-        }
-        places = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
-        return ["-D", str(server.data), *places]
-
-
-def _loopback(match: re.Match[str]) -> str:
-    """Replace a name before a port, and an address that is a whole argument."""
-    whole = match.end() == len(match.string)
-    return match[0] if whole and match[0] != "0.0.0.0" else "127.0.0.1"
+        sockets = f"unix_socket_directories={server.socket_folder}"
+        settings = ("listen_addresses=127.0.0.1", f"port={self._port('5432')}", sockets)
+        return ["-D", str(server.data), *(part for setting in settings for part in ("-c", setting))]
 
 
 def _image_environment() -> dict[str, str]:

@@ -22,7 +22,7 @@ _STATEMENT = re.compile(
     r"\s*(?:from \S+ import |import \w[\w.]*(?: as \w+)?$"
     r"|(?:async )?(?:def|class|with|for|if|while|try)\b.*:$"
     r"|[\w.\[\]\"']+(?:: [^=]+)? = \S|[\w.]+\(.*[)(\[{,]$|[)\]}]+[,)\]}]*$|@\w[\w.]*(?:\(.*\))?$"
-    r"|return\b|[\"'][^\"']*[\"']: .*,$)"
+    r"|return\b|[\"'][^\"']*[\"']: .*,$|[(\[{]+$|\w+=\S[^.]*$|\.\w+\(.*$)"
 )
 _INDENT = 4
 _MOSTLY = 0.6

@@ -133,11 +133,7 @@ class Story:
             registered, trained = results["register_embedder"], results["train_embedder"]
             self._say(
                 f"{results['build_training_set']['pairs']} pairs; "
-                + (
-                    "nothing changed since it was trained"
-                    if trained.get("reused")
-                    else f"{trained['metrics']}"
-                )
+                + (_losses(trained["metrics"]) if trained["trained"] else "nothing changed since it was trained")
                 + f"; registered as {registered['embedder']}"
             )
             return str(registered["embedder"])
@@ -314,6 +310,10 @@ def _changes(counts: Mapping[str, Any]) -> str:
         f"{counts.get(key, 0)} {word}"
         for key, word in (("inserted", "new"), ("updated", "changed"), ("deleted", "gone"))
     )
+
+
+def _losses(metrics: Mapping[str, float]) -> str:
+    return f"{metrics['steps']:.0f} steps, loss {metrics['loss_first']:.2f} -> {metrics['loss_last']:.2f}"
 
 
 def _last_lines(airflow: AirflowClient, dag_id: str, run_id: str, task_id: str) -> str:

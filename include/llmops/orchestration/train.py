@@ -2,77 +2,93 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from typing import Any
 
 from llmops.orchestration.context import Run, step
 
 __all__ = ["build_training_set", "register_embedder", "train_embedder"]
 
+_LINEAGE = ("dataset_digest", "base", "training_digest")
 
-@step("llmops.release", "deltalake")
+
+@step("llmops.release", "mlflow", "deltalake")
 def build_training_set(run: Run) -> dict[str, Any]:
-    """Write the pairs of headings and section bodies, without any document of the evaluation set."""
+    """Write the pairs of headings and section bodies, without any document of the evaluation set.
+
+    ``known`` is the embedder that was already trained on exactly this: same pairs, base and settings.
+    """
     from llmops.assistant import load_assistant
     from llmops.lakehouse import LakeTable
-    from llmops.training import build_pairs, save_pairs
+    from llmops.manifest import content_hash
+    from llmops.release import registry_of
+    from llmops.training import build_pairs, ensure_base_embedder, save_pairs
 
     assistant = load_assistant(run.assistant, run.environment)
+    registry = registry_of(run.environment, run.assistant)
+    wanted = run.params.get("base")
+    base = registry.pin(wanted) if wanted else ensure_base_embedder(registry, assistant.base_embedder)
     names = {name for case in assistant.cases() for name in case.expected_documents}
     used = {(source, path) for source, _, path in (name.partition(":") for name in names)}
     chunks = LakeTable(run.table_root, "chunks")
     pairs = build_pairs(chunks.read(), exclude_documents=used)
     save_pairs(pairs, run.staging / "pairs.jsonl")
+    lineage = {
+        "dataset_digest": pairs.digest,
+        "base": base.uri,
+        "training_digest": content_hash(assistant.training.model_dump(mode="json")),
+    }
+    known = registry.latest("embedder", **lineage)
     return {
+        **lineage,
         "pairs": len(pairs.pairs),
-        "digest": pairs.digest,
-        "table_version": chunks.version(),
-        **pairs.counts,
+        "chunks_version": chunks.version(),
+        "known": known.uri if known else None,
     }
 
 
+def train_embedder(run: Run, training_set: Mapping[str, Any]) -> dict[str, Any]:
+    """Fine-tune the base on the training set, unless that was done before: then torch is not even loaded."""
+    if training_set["known"]:
+        return {"trained": False, "metrics": {}}
+    return _train_embedder(run, str(training_set["base"]))
+
+
 @step("llmops.release", "sentence_transformers")
-def train_embedder(run: Run, base_uri: str | None) -> dict[str, Any]:
-    """Fine-tune an embedder, by default the newest base, on the training set."""
+def _train_embedder(run: Run, base: str) -> dict[str, Any]:
     from llmops.assistant import load_assistant
     from llmops.release import registry_of
-    from llmops.training import ensure_base_embedder, fine_tune_embedder, load_pairs
+    from llmops.training import fine_tune_embedder, load_pairs
 
-    assistant = load_assistant(run.assistant, run.environment)
     registry = registry_of(run.environment, run.assistant)
-    base = registry.pin(base_uri) if base_uri else ensure_base_embedder(registry, assistant.base_embedder)
     result = fine_tune_embedder(
-        registry.fetch(base),
+        registry.fetch(registry.pin(base)),
         load_pairs(run.staging / "pairs.jsonl"),
-        assistant.training,
+        load_assistant(run.assistant, run.environment).training,
         run.staging / "embedder",
     )
-    return {"base": base.uri, "metrics": dict(result.metrics)}
+    return {"trained": True, "metrics": dict(result.metrics)}
 
 
 @step("llmops.release", "mlflow")
-def register_embedder(run: Run, training_set: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
+def register_embedder(run: Run, training_set: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
     """Register what was trained with its lineage: data, base, settings, metrics, author."""
-    import shutil
-
     from llmops.assistant import load_assistant
     from llmops.release import registry_of
 
-    spec = load_assistant(run.assistant, run.environment).training
-    pin = registry_of(run.environment, run.assistant).register_model(
-        "embedder",
-        run.staging / "embedder",
-        params={
-            **spec.model_dump(mode="json"),
-            "dataset_digest": training_set["digest"],
-            "base": trained["base"],
-        },
-        metrics=trained["metrics"],
-        tags={
-            "trained_by": ",".join(run.authors),
-            "dataset_digest": training_set["digest"],
-            "chunks_version": str(training_set["table_version"]),
-            "base": trained["base"],
-        },
-    )
+    registry = registry_of(run.environment, run.assistant)
+    if trained["trained"]:
+        settings = load_assistant(run.assistant, run.environment).training.model_dump(mode="json")
+        lineage = {key: str(training_set[key]) for key in (*_LINEAGE, "chunks_version")}
+        pin = registry.register_model(
+            "embedder",
+            run.staging / "embedder",
+            params={**settings, **lineage},
+            metrics=trained["metrics"],
+            tags={**lineage, "trained_by": ",".join(run.authors)},
+        )
+    else:
+        pin = registry.pin(training_set["known"])
     shutil.rmtree(run.staging, ignore_errors=True)
     return {"embedder": pin.uri, "fingerprint": pin.fingerprint}

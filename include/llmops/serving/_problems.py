@@ -40,7 +40,10 @@ class RequestRefused(Exception):
 
 
 def problem_of(error: BaseException, answer_id: str | None = None) -> Problem:
-    """Return what to tell the caller about an error; only what concerns the request is quoted."""
+    """Return what to tell the caller about an error; only what concerns the request is quoted.
+
+    With ``answer_id`` the failure is one of answering: what is missing then is nothing the caller named.
+    """
     about = f" (answer {answer_id})" if answer_id else ""
     look = f"The service's log says more{about}."
     match error:
@@ -48,7 +51,7 @@ def problem_of(error: BaseException, answer_id: str | None = None) -> Problem:
             return error.problem
         case InvalidRequest():
             return Problem(400, str(error), code="invalid_request")
-        case MissingInput():
+        case MissingInput() if answer_id is None:
             return Problem(404, str(error), code="not_found")
         case RateLimited():
             wait = max(1, round(error.retry_after or 1))
