@@ -16,6 +16,7 @@ __all__ = ["AirflowClient", "AirflowError"]
 
 _FINISHED = ("success", "failed")
 _SETTLING = 5.0
+_PATIENCE = httpx.Timeout(120, connect=30)
 _LONG_SETTLED = 60.0
 
 
@@ -34,7 +35,7 @@ class AirflowClient:
         self.url = url.rstrip("/")
         self.user = user
         self._password = password
-        self._http = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        self._http = httpx.Client(base_url=self.url, timeout=_PATIENCE, trust_env=False)
         self._token: str | None = None
 
     def __enter__(self) -> AirflowClient:
