@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= $(or $(shell for p in python3 python3.11; do $$p -c '' 2>/dev/null && echo $$p && break; done),python3)
 BIN := .venv/bin
-SOURCES := $(wildcard include dags plugins tests bench tools docker)
+SOURCES := $(wildcard include dags plugins tests bench tools docker config)
 
 .PHONY: help
 help: ## List the targets

@@ -113,6 +113,12 @@ def test_a_sentence_that_two_chunks_share_is_quoted_once() -> None:
     assert answer.text.count("Open the lower damper") == 1
 
 
+def test_a_sentence_in_nearly_the_same_words_is_quoted_once() -> None:
+    near = hit("near", "Open the lower damper, before you light the burner!", "Kiln", "Starting the kiln")
+    answer = extractive_chain(Shelf([KILN, near]), threshold=0.3, max_sentences=4).answer(QUESTION)
+    assert answer.text.count("Open the lower damper") == 1
+
+
 def test_the_most_sentences_is_a_limit() -> None:
     assert len(extractive_chain(threshold=0.0, max_sentences=1).answer(QUESTION).citations) == 1
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -45,6 +46,7 @@ class Compose:
         self._server = EmbeddedPostgres(folder / "postgres")
         self._leaders: dict[str, tuple[Leader, subprocess.Popen[bytes]]] = {}
         self.healthy: set[str] = set()
+        self._build()
         for name in self.services:
             self._lay_out(name)
 
@@ -78,7 +80,7 @@ class Compose:
             "AIRFLOW_HOME": airflow_home,
             "HOME": airflow_home,
             "PATH": f"{_BIN}:{os.defpath}",
-            "PYTHONPATH": str(ROOT / "include"),
+            "PYTHONPATH": str(self.folder / "image" / "include"),
             **{key: self.local(name, str(value)) for key, value in {**image, **own}.items()},
         }
 
@@ -143,12 +145,22 @@ class Compose:
     def _airflow_home(self, name: str) -> Path:
         return self.folder / "images" / name
 
+    def _build(self) -> None:
+        """Copy what the Dockerfile copies: a change of the checkout does not reach what runs already."""
+        for source in _copied_files():
+            copy = self.folder / "image" / source
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / source).is_dir():
+                shutil.copytree(ROOT / source, copy, dirs_exist_ok=True)
+            else:
+                shutil.copy2(ROOT / source, copy)
+
     def _lay_out(self, name: str) -> None:
         """Make the folders that the image has for a service."""
         image = self._airflow_home(name)
         image.mkdir(parents=True)
-        for source in _copied_files():
-            (image / source).symlink_to(ROOT / source)
+        for source in (self.folder / "image").iterdir():
+            (image / source.name).symlink_to(source)
         for folder in ("home", "lake", "mlflow", "logs", "users"):
             Path(self.local(name, f"{STATE}/{folder}")).mkdir(parents=True, exist_ok=True)
 
@@ -242,9 +254,9 @@ def _image_environment() -> dict[str, str]:
 
 
 def _copied_files() -> set[str]:
-    """Return the files and folders of the checkout's root from which the Dockerfile copies."""
+    """Return the files and folders of the checkout that the Dockerfile copies, each to its own name."""
     lines = re.findall(r"(?m)^COPY (.+)$", (ROOT / "Dockerfile").read_text("utf-8"))
-    return {source.split("/")[0] for line in lines for source in line.split()[:-1]}
+    return {source for line in lines for source in line.split()[:-1]}
 
 
 def _seconds(duration: str) -> float:

@@ -71,7 +71,7 @@ def dump_command(
 
 @command.command(name="follow")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of the health endpoint.")
-@click.option("--health-port", default=8802, show_default=True, help="Port of the health endpoint.")
+@click.option("--health-port", default=8011, show_default=True, help="Port of the health endpoint.")
 def follow_command(host: str, health_port: int) -> None:
     """Embed and write what changes in the documents, within seconds, until stopped."""
     environment = load_environment()

@@ -16,7 +16,7 @@ def command() -> None:
 
 @command.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address of the health endpoint.")
-@click.option("--health-port", default=8801, show_default=True, help="Port of the health endpoint.")
+@click.option("--health-port", default=8012, show_default=True, help="Port of the health endpoint.")
 def run(host: str, health_port: int) -> None:
     """Watch open requests until stopped; reads Airflow as LLMOPS_AIRFLOW_USER."""
     variables = environ()

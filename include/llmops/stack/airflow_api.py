@@ -144,10 +144,10 @@ class AirflowClient:
         return self.request("GET", path, deserialize=True)["value"]
 
     def log(self, dag_id: str, run_id: str, task_id: str, *, attempt: int = 1) -> str:
-        """Return the text of a task's log."""
+        """Return the text of a task's log, with the type and message of each exception."""
         path = f"{_run(dag_id, run_id)}/taskInstances/{task_id}/logs/{attempt}"
         content = self.request("GET", path, full_content=True)["content"]
-        return "\n".join(part if isinstance(part, str) else str(part.get("event", part)) for part in content)
+        return "\n".join(line for part in content for line in _lines(part))
 
     def question(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any] | None:
         """Return what a task asks a person and what was answered, or None if it has not asked."""
@@ -206,6 +206,17 @@ def _check(answer: httpx.Response, what: str) -> None:
         raise AirflowError(
             f"Airflow refused {what}: {answer.status_code} {answer.text[:500]!r}", answer.status_code
         )
+
+
+def _lines(part: str | Mapping[str, Any]) -> list[str]:
+    """Return a record of a log as text; Airflow keeps exceptions beside the message."""
+    if isinstance(part, str):
+        return [part]
+    errors = part.get("error_detail") or ()
+    return [
+        str(part.get("event", part)),
+        *(f"{error.get('exc_type')}: {error.get('exc_value')}" for error in errors),
+    ]
 
 
 def _run(dag_id: str, run_id: str) -> str:

@@ -289,6 +289,8 @@ class Stack:
         with ThreadPoolExecutor(max_workers=16) as pool:
             list(pool.map(end_session, [leader for leader in leaders if not server.owns(leader.pid)]))
         server.clear_leftovers()
+        with contextlib.suppress(OSError):
+            server.socket_folder.rmdir()
         for name in ("stack.json", "processes.json"):
             (self._run / name).unlink(missing_ok=True)
         return len(leaders)
