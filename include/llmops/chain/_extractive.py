@@ -158,7 +158,7 @@ class _ExtractiveResponder:
         for candidate in ranked:
             if len(picked) == self._most or candidate.score < _NEARLY_AS_GOOD * ranked[0].score:
                 break
-            if True:
+            if not any(_alike(candidate, other) for other in picked):
                 picked.append(candidate)
         return picked
 

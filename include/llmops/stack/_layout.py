@@ -11,10 +11,13 @@ from llmops.settings import include_root, inherited
 from llmops.stack._secrets import load_secrets
 from llmops.stack.postgres import EmbeddedPostgres
 
-__all__ = ["MARK", "PORTS", "USERS", "Layout", "Options"]
+__all__ = ["MARK", "PORTS", "SUPERVISOR_MARK", "USERS", "Layout", "Options"]
 
 MARK = "LLMOPS_STACK"
 """The variable that marks a process as one of the stack in this home."""
+
+SUPERVISOR_MARK = "LLMOPS_STACK_SUPERVISOR"
+"""The variable that marks the supervisor of the stack in this home; its children do not carry it."""
 
 PORTS = {"airflow": 8080, "mlflow": 5000, "serving": 8000, "follower": 8011, "notary": 8012}
 """The port each service has by default; ``LLMOPS_<NAME>_PORT`` changes it."""
@@ -74,7 +77,7 @@ class Layout:
 
     def published(self, role: str = "llmops_worker") -> dict[str, str]:
         """Return the variables through which processes find each other, with the database as ``role``."""
-        storage = inherited().get("LLMOPS_STORAGE_ROOT") or str(self.home / "lake")
+        storage = inherited().get("LLMOPS_STORAGE_ROOT") or str(self.home / "lakehouse")
         return {
             "LLMOPS_DATABASE_URL": self.postgres.url(role),
             "LLMOPS_MLFLOW_URL": self.address("mlflow"),
@@ -87,7 +90,8 @@ class Layout:
     def environment(self, role: str = "llmops_worker") -> dict[str, str]:
         """Return the environment of a process of ours: what this one has, and where the others are."""
         own = inherited()
-        own.pop("PYTHONDONTWRITEBYTECODE", None)
+        for name in ("PYTHONDONTWRITEBYTECODE", SUPERVISOR_MARK):
+            own.pop(name, None)
         include = str(include_root())
         paths = [include, str(self.root / "config"), own.get("PYTHONPATH", "")]
         loopback = ["127.0.0.1", "localhost", own.get("NO_PROXY", own.get("no_proxy", ""))]

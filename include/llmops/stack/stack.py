@@ -22,7 +22,7 @@ from llmops import settings
 from llmops.errors import ConfigurationError, StackError
 from llmops.stack._airflow import airflow_environment
 from llmops.stack._airflow_settings import load_airflow_settings, read_airflow_settings
-from llmops.stack._layout import MARK, PORTS, USERS, Layout, Options
+from llmops.stack._layout import MARK, PORTS, SUPERVISOR_MARK, USERS, Layout, Options
 from llmops.stack._sessions import end_session, marked_leaders, members
 from llmops.stack._spawn import START_OF_LOG
 from llmops.stack._state import ProcessState, Snapshot, State, read_state
@@ -223,7 +223,11 @@ class Stack:
             "dags": str(self._options.dags or ""),
         }
         log_file = self.home / "logs" / "supervisor.log"
-        environment = {**settings.inherited(), "PYTHONPATH": str(settings.include_root())}
+        environment = {
+            **settings.inherited(),
+            "PYTHONPATH": str(settings.include_root()),
+            SUPERVISOR_MARK: str(self.home),
+        }
         with log_file.open("ab") as output:
             child = subprocess.Popen(
                 [sys.executable, "-m", "llmops.stack", json.dumps(given)],
@@ -278,14 +282,21 @@ class Stack:
         return "\n".join([f"The end of {file}:", *lines])
 
     def _stop(self) -> int:
-        """End the supervisor, which ends the rest; then end what it could not."""
+        """End the supervisor, which ends the rest; then end what it could not.
+
+        Supervisors are found by their mark too, also one whose notes are lost or were written by another
+        version: one that lives on would start again what is ended here.
+        """
         snapshot = read_state(self._run / "processes.json")
         server = EmbeddedPostgres(self.home / "postgres")
+        supervisors = set(marked_leaders(SUPERVISOR_MARK, str(self.home)))
         leaders = set(marked_leaders(MARK, str(self.home)))
         if snapshot and snapshot.is_of_this_machine():
             leaders |= {process.leader for process in snapshot.processes.values() if process.leader}
             leaders = {leader for leader in leaders if members(leader)}
-            end_session(snapshot.supervisor, grace_seconds=_DOWN_SECONDS)
+            supervisors.add(snapshot.supervisor)
+        for supervisor in supervisors:
+            end_session(supervisor, grace_seconds=_DOWN_SECONDS)
         with ThreadPoolExecutor(max_workers=16) as pool:
             list(pool.map(end_session, [leader for leader in leaders if not server.owns(leader.pid)]))
         server.clear_leftovers()
