@@ -139,3 +139,6 @@ def test_the_services_give_a_cited_answer(compose: Compose, secrets: dict[str, s
     assert "weather.md" in [citation["path"] for citation in answer["citations"]]
     assert answer["release"] == httpx.get(f"{serving}/release", timeout=60, trust_env=False).json()["release"]
     compose.check()
+    assert [name for name in compose.services if not compose.log(name)] == [], (
+        "nothing for `docker compose logs`"
+    )

@@ -66,12 +66,22 @@ def wait_until(condition: Any, seconds: float = 10) -> None:
 
 @contextmanager
 def served(
-    source: FakeSource, url: str, *assistants: str, limits: ServiceLimits = QUICK, wait: bool = True
+    source: FakeSource,
+    url: str,
+    *assistants: str,
+    limits: ServiceLimits = QUICK,
+    wait: bool = True,
+    buffer: int = 0,
 ) -> Iterator[str]:
-    """Run the service over real HTTP on a free port of loopback; yield its base URL."""
+    """Run the service over real HTTP on a free port of loopback; yield its base URL.
+
+    ``buffer`` bounds what the kernel takes for a client that does not read.
+    """
     app = create_app(source, url, assistants or ("guide",), limits)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
     with socket.socket() as listener:
+        if buffer:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
         listener.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

@@ -166,6 +166,16 @@ def test_a_request_out_of_bounds_is_refused_quickly_and_never_logged(
     assert len(read_answers(log_url)) == before + 1
 
 
+def test_a_body_of_undeclared_length_is_cut_off(quoting: tuple[str, str]) -> None:
+    base, _ = quoting
+    response = httpx.post(
+        f"{base}/v1/chat/completions",
+        content=(b" " * 8192 for _ in range(100)),
+        headers={"Content-Type": "application/json"},
+    )
+    assert response.status_code == 413
+
+
 def test_a_body_that_does_not_arrive_is_not_waited_for(quoting: tuple[str, str]) -> None:
     base, _ = quoting
     place = urlsplit(base)
@@ -347,15 +357,16 @@ def test_a_reader_who_does_not_read_loses_the_connection_and_nobody_else_waits(
 ) -> None:
     limits = ServiceLimits(running=1, waiting=4, request=2, poll=0.05)
     with (
-        FakeLanguageModel("word " * 400_000, "Fine. [1]") as fake,
-        served(chatting(fake), log_url, limits=limits) as base,
+        FakeLanguageModel("word " * 15_000, "Fine. [1]") as fake,
+        served(chatting(fake), log_url, limits=limits, buffer=8192) as base,
     ):
         place = urlsplit(base)
         body = json.dumps(
             {"model": "guide", "stream": True, "messages": [{"role": "user", "content": QUESTION}]}
         )
-        with socket.create_connection((str(place.hostname), int(place.port or 0))) as slow:
+        with socket.socket() as slow:
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect((str(place.hostname), int(place.port or 0)))
             slow.sendall(
                 f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n{body}".encode()

@@ -107,6 +107,17 @@ def test_down_ends_what_a_killed_supervisor_left_behind(make_stack: MakeStack) -
     assert stack.down() == 0
 
 
+def test_down_ends_a_supervisor_whose_notes_are_lost(make_stack: MakeStack) -> None:
+    stack = make_stack("database")
+    stack.up()
+    notes = stack.home / "run" / "processes.json"
+    supervisor = psutil.Process(json.loads(notes.read_text())["supervisor"]["pid"])
+    notes.unlink()
+    stack.down()
+    assert not supervisor.is_running() or supervisor.status() == psutil.STATUS_ZOMBIE
+    assert not leftovers(stack)
+
+
 def test_a_stack_runs_in_a_deep_folder(make_stack: MakeStack, scratch: Path) -> None:
     stack = make_stack("database", home=scratch.joinpath(*["a_rather_long_name"] * 12))
     stack.up()

@@ -7,10 +7,12 @@ the same volume, and the order and health that ``depends_on`` asks for.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -110,13 +112,15 @@ class Compose:
         return "\n".join(text.splitlines()[-lines:])
 
     def down(self) -> None:
-        """End everything that was started, the database last."""
-        started = [self._leaders[name] for name in reversed(self._leaders)]
-        for leader, process in started[:-1]:
-            if leader.alive():
-                process.terminate()
-        for leader, process in started:
-            end_session(leader, grace_seconds=20)
+        """End everything that was started, the database last and by its image's signal."""
+        started = list(self._leaders.values())
+        for _, process in started[1:]:
+            process.terminate()
+        for _, process in started[1:]:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+        for leader, process in reversed(started):
+            end_session(leader, first=signal.SIGINT, grace_seconds=20)
             process.wait()
         self._server.destroy()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -133,7 +134,11 @@ class Story:
             registered, trained = results["register_embedder"], results["train_embedder"]
             self._say(
                 f"{results['build_training_set']['pairs']} pairs; "
-                + (_losses(trained["metrics"]) if trained["trained"] else "nothing changed since it was trained")
+                + (
+                    _losses(trained["metrics"])
+                    if trained["trained"]
+                    else "nothing changed since it was trained"
+                )
                 + f"; registered as {registered['embedder']}"
             )
             return str(registered["embedder"])
@@ -317,7 +322,11 @@ def _losses(metrics: Mapping[str, float]) -> str:
 
 
 def _last_lines(airflow: AirflowClient, dag_id: str, run_id: str, task_id: str) -> str:
-    return os.linesep.join(airflow.log(dag_id, run_id, task_id).splitlines()[-5:])
+    lines = airflow.log(dag_id, run_id, task_id).splitlines()
+    errors = [
+        line for line in lines if re.match(r"[A-Za-z]+(Error|Failed|Approved|Input|Mismatch|Release): ", line)
+    ]
+    return os.linesep.join(errors[-1:] or lines[-5:])
 
 
 def _folder_assistant(folder: Path) -> dict[str, Any]:

@@ -42,4 +42,6 @@ class RememberingEmbedder(Embedder):
                 self._memory.move_to_end(text)
             while len(self._memory) > _REMEMBERED:
                 self._memory.popitem(last=False)
-        return np.stack([known[text] for text in texts]) if texts else np.empty((0, self.dimension), np.float32)
+        return (
+            np.stack([known[text] for text in texts]) if texts else np.empty((0, self.dimension), np.float32)
+        )

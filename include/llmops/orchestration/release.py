@@ -48,13 +48,19 @@ def assemble_release(run: Run) -> dict[str, Any]:
 @step("llmops.release")
 def build_index(run: Run, release_id: str) -> dict[str, Any]:
     """Build the index generation that the release names, from cached vectors where there are any."""
+    from llmops.index import find_generation
     from llmops.release import ensure_generation, sync_generation
 
     generation = ensure_generation(run.environment, release_id)
     if generation is None:
-        return {"generation": None, "embedded": 0}
+        return {"generation": None, "chunks": 0}
     counts = sync_generation(run.environment, generation)
-    return {"generation": generation.id, "embedded": counts.embedded, "reused": counts.reused}
+    return {
+        "generation": generation.id,
+        "chunks": find_generation(run.database_url, generation.id).chunks,
+        "embedded": counts.embedded,
+        "reused": counts.reused,
+    }
 
 
 @step("llmops.release", "mlflow")

@@ -72,7 +72,9 @@ def _train_embedder(run: Run, base: str) -> dict[str, Any]:
 
 
 @step("llmops.release", "mlflow")
-def register_embedder(run: Run, training_set: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str, Any]:
+def register_embedder(
+    run: Run, training_set: Mapping[str, Any], trained: Mapping[str, Any]
+) -> dict[str, Any]:
     """Register what was trained with its lineage: data, base, settings, metrics, author."""
     from llmops.assistant import load_assistant
     from llmops.release import registry_of

@@ -109,7 +109,9 @@ def judge(
         objection = f"{person} is an author of this release; somebody else must approve it"
     elif request.release_id not in (body := answer.get("body") or "") or request.report_hash not in body:
         objection = "the text that was approved does not carry the hashes of this release and its report"
-    elif answered_at is None or not (_time(answer.get("created_at")) or now) <= answered_at <= request.deadline:
+    elif (
+        answered_at is None or not (_time(answer.get("created_at")) or now) <= answered_at <= request.deadline
+    ):
         objection = f"the answer of {answered_at} is not between asking and the deadline {request.deadline}"
     elif channel == "demo" and request.environment != "dev":
         objection = f"an answer of the demo counts in environment 'dev' only, not in {request.environment!r}"
@@ -169,7 +171,13 @@ class Notary:
                 "environment, answered_at, expires_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
                 "ON CONFLICT (nonce) DO NOTHING",
                 (
-                    *(request.nonce, request.release_id, request.report_hash, finding.decision, finding.approver),
+                    *(
+                        request.nonce,
+                        request.release_id,
+                        request.report_hash,
+                        finding.decision,
+                        finding.approver,
+                    ),
                     *(finding.reason, finding.channel, request.environment, finding.answered_at, expires),
                 ),
             )

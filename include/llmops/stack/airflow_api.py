@@ -147,7 +147,7 @@ class AirflowClient:
         """Return the text of a task's log, with the type and message of each exception."""
         path = f"{_run(dag_id, run_id)}/taskInstances/{task_id}/logs/{attempt}"
         content = self.request("GET", path, full_content=True)["content"]
-        return "\n".join(line for part in content for line in _lines(part))
+        return "\n".join(_text(part) for part in content)
 
     def question(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any] | None:
         """Return what a task asks a person and what was answered, or None if it has not asked."""
@@ -197,6 +197,16 @@ class AirflowClient:
             raise ServiceUnavailable(
                 f"Airflow does not answer at {self.url}: {error!r}. On a laptop: `llmops stack status`"
             ) from error
+
+
+def _text(part: Any) -> str:
+    """Return one entry of a task's log as text, with the errors that it carries."""
+    if not isinstance(part, Mapping):
+        return str(part)
+    errors = [
+        f"{error.get('exc_type')}: {error.get('exc_value')}" for error in part.get("error_detail") or ()
+    ]
+    return "\n".join([str(part.get("event", part)), *errors])
 
 
 def _check(answer: httpx.Response, what: str) -> None:
