@@ -21,7 +21,9 @@ def test_it_returns_what_a_plain_embedder_returns_and_computes_each_text_once(
     assert isinstance(embedder, RememberingEmbedder)
     computed: list[str] = []
     plain = Embedder.embed
-    monkeypatch.setattr(Embedder, "embed", lambda self, texts: (computed.extend(texts), plain(self, texts))[1])
+    monkeypatch.setattr(
+        Embedder, "embed", lambda self, texts: (computed.extend(texts), plain(self, texts))[1]
+    )
     for _ in range(2):
         assert np.array_equal(embedder.embed(TEXTS), expected)
     assert sorted(computed) == sorted(set(TEXTS))

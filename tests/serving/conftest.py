@@ -77,7 +77,7 @@ def served(
 
     ``buffer`` bounds what the kernel takes for a client that does not read.
     """
-    app = create_app(source, url, assistants or ("guide",), limits)
+    app = create_app(source, url, lambda: assistants or ("guide",), limits)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
     with socket.socket() as listener:
         if buffer:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmops.serving._follower import _Held
-from serving.conftest import FakeRelease
+from llmops.serving._follower import ReleaseFollower, _Held
+from serving.conftest import FakeRelease, FakeSource, wait_until
 
 
 class _Chain:
@@ -11,6 +11,11 @@ class _Chain:
 
     def close(self) -> None:
         self.closed += 1
+
+
+class _Warm(_Chain):
+    def warm(self) -> None:
+        """Need nothing."""
 
 
 def test_a_retired_release_takes_no_new_request_and_closes_after_its_last() -> None:
@@ -33,3 +38,17 @@ def test_a_release_nobody_uses_closes_when_retired() -> None:
     release = FakeRelease("r1", chain)
     _Held(release).retire()
     assert release.closed
+
+
+def test_an_assistant_that_is_added_later_is_followed_too() -> None:
+    names = ["guide"]
+    source = FakeSource()
+    follower = ReleaseFollower(source, lambda: list(names), poll=0.05, report=0.05)
+    follower.start()
+    try:
+        names.append("handbook")
+        source.production["handbook"] = FakeRelease("r1", _Warm())
+        wait_until(lambda: ("handbook", "r1") in source.reports)
+        assert [f.assistant for f in follower.status()] == ["guide", "handbook"]
+    finally:
+        follower.stop()

@@ -496,7 +496,7 @@ def test_without_a_release_it_says_what_to_do(log_url: str) -> None:
 
 
 def test_no_page_or_schema_is_served_that_was_not_asked_for(log_url: str) -> None:
-    app = create_app(FakeSource(), log_url, ["guide"], QUICK)
+    app = create_app(FakeSource(), log_url, lambda: ["guide"], QUICK)
     assert sorted(getattr(route, "path", "") for route in app.routes) == [
         "/healthz", "/readyz", "/release", "/v1/chat/completions", "/v1/feedback", "/v1/models",
     ]  # fmt: skip

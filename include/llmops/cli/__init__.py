@@ -38,6 +38,7 @@ def command(verbose: bool) -> None:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every look of those who poll
 
 
 def main() -> None:

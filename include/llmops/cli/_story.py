@@ -334,7 +334,8 @@ def _folder_assistant(folder: Path) -> dict[str, Any]:
     return {
         "description": f"Answers questions from the documents in {folder}.",
         "sources": [{"kind": "directory", "name": "documents", "path": str(folder)}],
-        "prompt": "Answer from the numbered passages below and from nothing else; cite them like [1].\n\n"
+        "prompt": "Answer from the numbered passages below and from nothing else; cite them like [1]. "
+        "If they do not answer the question, say exactly this: {refusal}\n\n"
         "{context}\n\nQuestion: {question}\n",
         "gate": {
             "underpowered": "allow",

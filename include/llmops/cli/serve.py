@@ -31,6 +31,10 @@ class _Production:
         report_replica(self._environment, assistant, release_id, self._replica_id)
 
 
+def _default_first(chosen: tuple[str, ...]) -> list[str]:
+    return sorted(chosen or assistant_names(), key=lambda name: (name != _DEFAULT, name))
+
+
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, help="Port to listen on.")
@@ -43,9 +47,8 @@ def command(host: str, port: int, assistants: tuple[str, ...], environment_name:
     from llmops.serving import create_app
 
     environment = load_environment(environment_name)
-    names = sorted(assistants or assistant_names(), key=lambda name: (name != _DEFAULT, name))
     source = _Production(environment, f"{socket.gethostname()}:{port}")
-    app = create_app(source, environment.database_url.get_secret_value(), names)
+    app = create_app(source, environment.database_url.get_secret_value(), lambda: _default_first(assistants))
     uvicorn.run(
         app,
         host=host,

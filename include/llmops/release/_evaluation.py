@@ -62,6 +62,7 @@ def evaluate_release(environment: Environment, release_id: str, progress: Progre
                 progress=progress,
             )
         finally:
+            loaded.chain.close()
             loaded.close()
         results[role[0]] = evaluation.to_json()
     path = Path(environment.table_root(manifest.assistant)) / "_evaluations" / f"{content_hash(results)}.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import psycopg
@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from llmops.answers import Feedback, open_pool, record_feedback
 from llmops.errors import ConfigurationError, LlmopsError
 from llmops.serving._answering import Answering, Failed, Finished, Opened
-from llmops.serving._follower import ReleaseFollower, ReleaseSource
+from llmops.serving._follower import Assistants, ReleaseFollower, ReleaseSource
 from llmops.serving._limits import ServiceLimits
 from llmops.serving._problems import Problem, RequestRefused, problem_of
 from llmops.serving._wire import (
@@ -41,14 +41,14 @@ _SMALL_JOBS = 4
 
 
 def create_app(
-    source: ReleaseSource, database_url: str, assistants: Sequence[str], limits: ServiceLimits | None = None
+    source: ReleaseSource, database_url: str, assistants: Assistants, limits: ServiceLimits | None = None
 ) -> FastAPI:
-    """Return the service for some assistants, following the releases of ``source``.
+    """Return the service for the assistants there are now or later, following the releases of ``source``.
 
     ``database_url`` is the ``llmops`` database as the serving role, where answers and feedback are logged.
     Without an assistant it raises ConfigurationError.
     """
-    if not assistants:
+    if not assistants():
         raise ConfigurationError("there is no assistant to serve: write include/assistants/<name>.yaml")
     service = _Service(source, database_url, assistants, limits or ServiceLimits())
     app = FastAPI(title="llmops", lifespan=service.lifespan, docs_url=None, redoc_url=None, openapi_url=None)
@@ -66,11 +66,10 @@ def create_app(
 
 class _Service:
     def __init__(
-        self, source: ReleaseSource, database_url: str, assistants: Sequence[str], limits: ServiceLimits
+        self, source: ReleaseSource, database_url: str, assistants: Assistants, limits: ServiceLimits
     ) -> None:
         self._limits = limits
         self._database_url = database_url
-        self._assistants = tuple(assistants)
         self._follower = ReleaseFollower(source, assistants, poll=limits.poll, report=limits.report)
         self._answers = Workers(limits.running, limits.waiting, "answer")
         self._jobs = Workers(_SMALL_JOBS, 8 * _SMALL_JOBS, "job")
@@ -168,7 +167,7 @@ class _Service:
 
     async def release(self, assistant: str | None = None) -> dict[str, str]:
         """Say which release an assistant answers with, by default the first assistant."""
-        name = assistant or self._assistants[0]
+        name = assistant or self._follower.status()[0].assistant
         self._known(name)
         (release_id,) = (f.release_id for f in self._follower.status() if f.assistant == name)
         if release_id is None:
@@ -179,8 +178,9 @@ class _Service:
         return {"assistant": name, "release": release_id}
 
     def _known(self, assistant: str) -> None:
-        if assistant not in self._assistants:
-            message = f"The model {assistant[:80]!r} does not exist; there is: {', '.join(self._assistants)}."
+        known = [f.assistant for f in self._follower.status()]
+        if assistant not in known:
+            message = f"The model {assistant[:80]!r} does not exist; there is: {', '.join(known)}."
             raise RequestRefused(Problem(404, message, code="model_not_found"))
 
     async def _job(self, call: Callable[[], Any]) -> Any:

@@ -6,16 +6,19 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from llmops.chain import Chain
 from llmops.serving._problems import Problem, RequestRefused
 
-__all__ = ["Followed", "Release", "ReleaseFollower", "ReleaseSource"]
+__all__ = ["Assistants", "Followed", "Release", "ReleaseFollower", "ReleaseSource"]
 
 log = logging.getLogger(__name__)
+
+Assistants = Callable[[], Sequence[str]]
+"""Says which assistants there are; asked again and again, since one may be added while the service runs."""
 
 
 class Release(Protocol):
@@ -109,23 +112,25 @@ class ReleaseFollower:
     """
 
     def __init__(
-        self, source: ReleaseSource, assistants: Sequence[str], *, poll: float = 1.0, report: float = 5.0
+        self, source: ReleaseSource, assistants: Assistants, *, poll: float = 1.0, report: float = 5.0
     ) -> None:
         self._source = source
+        self._assistants = assistants
         self._poll = poll
         self._report = report
         self._held: dict[str, _Held] = {}
-        self._status = {name: Followed(name) for name in assistants}
+        self._status: dict[str, Followed] = {}
         self._stopping = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._follow, args=(name,), name=f"follow-{name}", daemon=True)
-            for name in assistants
-        ]
+        self._threads: list[threading.Thread] = []
+        self._include()
 
     def start(self) -> None:
-        """Begin to follow."""
-        for thread in self._threads:
+        """Begin to follow, also assistants that are added later."""
+        for thread in list(self._threads):
             thread.start()
+        discovery = threading.Thread(target=self._discover, name="discover", daemon=True)
+        discovery.start()
+        self._threads.insert(0, discovery)
 
     def stop(self) -> None:
         """Stop following and retire every release."""
@@ -156,6 +161,23 @@ class ReleaseFollower:
             yield held.release
         finally:
             held.leave()
+
+    def _include(self) -> list[threading.Thread]:
+        """Make a thread for every assistant that has none yet; an assistant's release stays when its file goes."""
+        new = [name for name in self._assistants() if name not in self._status]
+        self._status.update({name: Followed(name) for name in new})
+        threads = [
+            threading.Thread(target=self._follow, args=(name,), name=f"follow-{name}", daemon=True)
+            for name in new
+        ]
+        self._threads += threads
+        return threads
+
+    def _discover(self) -> None:
+        while not self._stopping.wait(self._report):
+            for thread in self._include():
+                log.info("A new assistant is followed: %s", thread.name.removeprefix("follow-"))
+                thread.start()
 
     def _follow(self, assistant: str) -> None:
         reported = float("-inf")

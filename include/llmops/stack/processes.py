@@ -149,7 +149,7 @@ def _services(layout: Layout) -> tuple[Process, ...]:
         url = layout.address(port)
         return Process(
             name=name,
-            command=layout.python("llmops", *command, str(layout.ports[port])),
+            command=layout.python("llmops", "--verbose", *command, str(layout.ports[port])),
             environment=layout.environment(role),
             requires=("postgres", "database", "mlflow"),
             health=HttpHealth(f"{url}/healthz"),
