@@ -57,7 +57,7 @@ class Registry:
                 )
         self._url = url
         self._prefix = f"{catalog}.{assistant}"
-        self._cache = cache
+        self.cache = cache
 
     def register_model(
         self,
@@ -98,7 +98,7 @@ class Registry:
 
         Raises IntegrityError, before anything is read from them, when a file is changed, missing or extra.
         """
-        folder = self._cache / content_hash(pin.files)
+        folder = self.cache / content_hash(pin.files)
         if not folder.is_dir():
             self._download(pin, folder)
         check_files(
@@ -153,7 +153,7 @@ class Registry:
 
     def prompt_text(self, pin: PromptPin) -> str:
         """Return the text of a prompt; raise IntegrityError unless its sha-256 is the pinned one."""
-        cached = self._cache / "prompts" / f"{pin.text_hash}.txt"
+        cached = self.cache / "prompts" / f"{pin.text_hash}.txt"
         if cached.is_file():
             text = cached.read_bytes().decode()
         else:
@@ -301,8 +301,8 @@ class Registry:
     def _download(self, pin: ArtifactPin, folder: Path) -> None:
         """Fetch a model into the cache: checked first, then moved there in one step."""
         name, version = model_version(pin.uri)
-        self._cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._cache, prefix=".partial-") as scratch:
+        self.cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.cache, prefix=".partial-") as scratch:
             with answering(self._url, pin.uri):
                 found = self._client.get_model_version(name, version)
                 fetched = Path(_download(self._url, found.source, scratch))

@@ -26,7 +26,8 @@ USERS = {"admin": "admin", "author": "user", "reviewer": "user", "service": "vie
 """Airflow's users and their roles: a user may answer an approval, a viewer may read it."""
 
 _SECRETS = {
-    **dict.fromkeys(("fernet", "airflow_api", "airflow_jwt", "mlflow_gateway"), 32),
+    **dict.fromkeys(("fernet", "airflow_api", "mlflow_gateway"), 32),
+    "airflow_jwt": 48,  # it signs with HS512
     **{f"user_{name}": 12 for name in USERS},
 }
 

@@ -54,8 +54,30 @@ def ensure_base_embedder(registry: Registry, name: str = "all-MiniLM-L6-v2") -> 
     known = registry.latest("embedder", base_model=name)
     if known is not None:
         return known
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = import_base_embedder(Path(scratch) / "embedder", name=name)
-        return registry.register_model(
-            "embedder", folder, params={"base_model": name}, metrics={}, tags={"base_model": name}
-        )
+    return registry.register_model(
+        "embedder",
+        _exported(name, registry.cache),
+        params={"base_model": name},
+        metrics={},
+        tags={"base_model": name},
+    )
+
+
+def _exported(name: str, cache: Path) -> Path:
+    """Return the packaged model as an embedder, exported once per machine and state of this code.
+
+    Exporting loads torch and takes half a minute; a second assistant on the same model need not wait for it.
+    """
+    here = Path(__file__).parent
+    code = b"".join((here / file).read_bytes() for file in ("_base.py", "_export.py"))
+    folder = cache / "base" / f"{name}-{hashlib.sha256(code).hexdigest()[:16]}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            made = import_base_embedder(Path(scratch) / "embedder", name=name)
+            try:
+                made.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # another process was first, which is as good
+                    raise
+    return folder
