@@ -125,9 +125,16 @@ def _assistants(home: Path, repository: Path, llm_url: str) -> None:
     )
 
 
+def _reply(messages: list[dict[str, str]]) -> str:
+    return f"You asked: {messages[-1]['content'].rsplit('Question: ')[-1].strip()}"
+
+
 @pytest.fixture(scope="session")
 def loop() -> Iterator[Loop]:
-    with tempfile.TemporaryDirectory(prefix="llmops-loop-") as folder, FakeLanguageModel() as llm:
+    with (
+        tempfile.TemporaryDirectory(prefix="llmops-loop-") as folder,
+        FakeLanguageModel(respond=_reply) as llm,
+    ):
         Path(folder).chmod(0o711)
         home = Path(folder) / "home"
         make_history(Path(folder) / "repository")
@@ -137,6 +144,8 @@ def loop() -> Iterator[Loop]:
         )
         try:
             stack.up()
+            for path in (Path(__file__).resolve().parents[2] / "dags").rglob("*.py"):
+                stack.client().wait_for_dag(path.stem)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("LLMOPS_HOME", str(home))
                 from llmops.settings import load_environment

@@ -1,0 +1,80 @@
+"""What the demo writes for its wishes is a valid assistant; a wish that cannot be met is one clear error."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from llmops.assistant import load_assistant
+from llmops.chain import ChatGenerator
+from llmops.cli._story import Story, Wishes
+from llmops.cli._timing import Ledger
+from llmops.cli.demo import command
+from llmops.errors import ConfigurationError
+from llmops.settings import load_environment
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LLMOPS_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_a_folder_becomes_an_assistant_over_that_folder(home: Path, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    name = Story(Wishes(docs=docs))._prepare()
+    assistant = load_assistant(name, load_environment())
+    assert [(source.kind, source.path) for source in assistant.sources] == [("directory", str(docs))]
+    assert assistant.cases() == ()
+
+
+def test_a_folder_that_is_not_there_is_refused(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no folder"):
+        Story(Wishes(docs=tmp_path / "nowhere"))._prepare()
+
+
+def test_a_language_model_is_laid_over_the_assistant_and_taken_away_by_the_next_demo(home: Path) -> None:
+    story = Story(Wishes(llm="http://127.0.0.1:9/v1", model="small"))
+    name = story._prepare()
+    before = load_assistant(name, load_environment())
+    story._use_llm(name)
+    after = load_assistant(name, load_environment())
+    assert isinstance(after.generator, ChatGenerator)
+    assert after.generator.model == "small"
+    assert after.model_copy(update={"generator": before.generator}) == before
+    Story(Wishes())._prepare()
+    assert load_assistant(name, load_environment()) == before
+
+
+def test_a_url_without_a_model_is_refused() -> None:
+    result = CliRunner().invoke(command, ["--llm", "http://127.0.0.1:9/v1"])
+    assert result.exit_code == 2
+    assert "MODEL" in result.output
+
+
+def test_the_report_splits_the_time_into_parts_that_add_up() -> None:
+    ledger = Ledger()
+    ledger.began -= 100
+    ledger.human = 10
+    ledger.stage("stack", 20)
+    ledger.enter("ingest", "run", {"parse": {"seconds": {"imports": 5, "work": 30}}, "ask": "no measurement"})
+    split = ledger.split()
+    assert split["total"] == pytest.approx(90, abs=1)
+    assert split["stack"] + split["work"] + split["imports"] + split["orchestration"] == pytest.approx(
+        split["total"], abs=0.1
+    )
+
+
+def test_an_error_of_ours_is_one_line_and_exit_code_1(home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "llmops", "demo", "--docs", str(home / "nowhere")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
