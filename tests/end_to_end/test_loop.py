@@ -61,6 +61,14 @@ def release(loop: Loop, assistant: str, user: str = "author", **conf: str) -> st
     return run_id
 
 
+def in_production(loop: Loop, assistant: str) -> None:
+    """Take an assistant to production unless an earlier test did."""
+    if not ledger(loop.environment.database_url.get_secret_value(), assistant, "production"):
+        _, state = loop.run("ingest_documents", {"assistant": assistant})
+        assert state == "success"
+        release(loop, assistant)
+
+
 def canonical(loop: Loop, assistant: str) -> tuple[list[str], list[str]]:
     url = loop.environment.database_url.get_secret_value()
     rows = [line for g in generations(url, assistant) for line in dump_index(url, g.id)]
@@ -87,6 +95,7 @@ def test_days_backfilled_out_of_order_end_like_a_fresh_build_of_the_last_day(loo
 def test_the_approved_release_answers_with_citations_through_the_openai_client(loop: Loop) -> None:
     from openai import OpenAI
 
+    in_production(loop, "history")
     serving = loop.stack.addresses["serving"]
     client = OpenAI(base_url=f"{serving}/v1", api_key="unused", max_retries=0)
     answer = client.chat.completions.create(
@@ -101,6 +110,7 @@ def test_the_approved_release_answers_with_citations_through_the_openai_client(l
 
 
 def test_ingesting_again_embeds_nothing_and_writes_nothing(loop: Loop) -> None:
+    in_production(loop, "fresh")
     before = canonical(loop, "fresh")
     run_id, state = loop.run("ingest_documents", {"assistant": "fresh"})
     assert state == "success"
@@ -115,6 +125,7 @@ def test_ingesting_again_embeds_nothing_and_writes_nothing(loop: Loop) -> None:
 
 
 def test_the_same_release_again_is_skipped(loop: Loop) -> None:
+    in_production(loop, "fresh")
     run_id, state = loop.run("release_assistant", {"assistant": "fresh"})
     states = {t["task_id"]: t["state"] for t in loop.client().tasks("release_assistant", run_id)}
     assert state == "success"
@@ -122,9 +133,8 @@ def test_the_same_release_again_is_skipped(loop: Loop) -> None:
 
 
 def test_a_changed_prompt_is_a_release_of_its_own(loop: Loop) -> None:
-    _, state = loop.run("ingest_documents", {"assistant": "prompted"})
-    assert state == "success"
-    release(loop, "prompted")
+    in_production(loop, "fresh")
+    in_production(loop, "prompted")
     url = loop.environment.database_url.get_secret_value()
     manifests = [
         read_manifest(url, ledger(url, name, "production")[-1].to_release) for name in ("fresh", "prompted")
@@ -147,7 +157,7 @@ def test_an_assistant_without_retrieval_asks_the_language_model_directly(loop: L
 
 
 def test_the_author_cannot_approve_and_a_rejection_promotes_nothing(loop: Loop) -> None:
-    loop.client("admin").unpause("release_assistant")
+    in_production(loop, "prompted")
     url = loop.environment.database_url.get_secret_value()
     before = ledger(url, "prompted", "production")
     overlay = loop.stack.home / "assistants" / "prompted.yaml"
