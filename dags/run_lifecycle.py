@@ -14,7 +14,7 @@ from airflow.sdk import chain, dag
 from llmops.orchestration.defaults import TASK_DEFAULTS, assistant_param
 
 _ASSISTANT = "{{ params.assistant }}"
-_AUTHOR = "{{ dag_run.triggering_user_name }}"
+_AUTHOR = "{{ dag_run.triggering_user_name or '' }}"
 
 
 def _run(task_id: str, dag_id: str, **conf: Any) -> TriggerDagRunOperator:
@@ -33,6 +33,7 @@ def _run(task_id: str, dag_id: str, **conf: Any) -> TriggerDagRunOperator:
     schedule=None,
     params={"assistant": assistant_param()},
     default_args=TASK_DEFAULTS,
+    is_paused_upon_creation=False,
     doc_md=__doc__,
     tags=["lifecycle"],
 )

@@ -10,25 +10,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Param, dag, task
+from airflow.sdk import dag, task
 
 from llmops.orchestration import release
 from llmops.orchestration.approval import ApprovalSensor, ReleaseApproval
 from llmops.orchestration.assets import EMBEDDER, PRODUCTION
 from llmops.orchestration.context import run_of
-from llmops.orchestration.defaults import TASK_DEFAULTS, assistant_param, author_param
-
-_EMBEDDER_HELP = "Registered embedder, like models:/dev.library_guide.embedder/1; empty takes the newest."
+from llmops.orchestration.defaults import TASK_DEFAULTS, assistant_param, author_param, embedder_param
 
 
 @dag(
     schedule=[EMBEDDER],
     params={
         "assistant": assistant_param(),
-        "embedder": Param(None, type=["null", "string"], title="Embedder", description=_EMBEDDER_HELP),
+        "embedder": embedder_param(),
         "author": author_param(),
     },
     default_args=TASK_DEFAULTS,
+    is_paused_upon_creation=False,
     max_active_runs=8,
     doc_md=__doc__,
     tags=["release"],

@@ -30,6 +30,7 @@ from llmops.orchestration.defaults import TASK_DEFAULTS, assistant_param
         ),
     },
     default_args=TASK_DEFAULTS,
+    is_paused_upon_creation=False,
     doc_md=__doc__,
     tags=["release"],
 )

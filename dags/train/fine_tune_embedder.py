@@ -34,6 +34,7 @@ from llmops.orchestration.defaults import TASK_DEFAULTS, assistant_param, author
         "author": author_param(),
     },
     default_args=TASK_DEFAULTS,
+    is_paused_upon_creation=False,
     max_active_runs=1,
     doc_md=__doc__,
     tags=["train"],

@@ -123,3 +123,15 @@ def repository(tmp_path: Path) -> Repository:
     made.commit(day(2, 10), keep_md="# Keep\n\nIt was edited.\n", new_md="# New\n\nIt was added.\n")
     made.commit(day(3, 10), gone_md=None)
     return made
+
+
+@pytest.fixture
+def reverted(tmp_path: Path) -> Repository:
+    """Three days: one file; edited; changed back."""
+    folder = tmp_path / "reverted"
+    folder.mkdir()
+    made = Repository(folder)
+    made.git("init", "--initial-branch", "main", ".")
+    for number, text in ((1, "As it was."), (2, "Edited."), (3, "As it was.")):
+        made.commit(day(number, 10), a_md=f"# A\n\n{text}\n")
+    return made

@@ -17,6 +17,7 @@ from llmops.corpus import (
     DirectorySource,
     GitSource,
     Source,
+    _parsing,
     check_quality,
     merge_chunks,
     merge_documents,
@@ -124,6 +125,46 @@ def test_a_backfill_in_any_order_equals_a_fresh_build_of_the_last_day(
     fresh.run([source], day(4))
     assert replayed.dump() == fresh.dump()
     assert fresh.texts() == {"keep.md": ["It was edited."], "new.md": ["It was added."]}
+
+
+@pytest.mark.parametrize("order", [(1, 3, 2), (3, 1, 2), (1, 2, 3), (2, 1, 3, 2)])
+def test_a_backfill_in_any_order_keeps_what_was_changed_back(
+    new_corpus: Callable[[str], Corpus], reverted: Repository, order: tuple[int, ...]
+) -> None:
+    source = GitSource(kind="git", name="docs", repository=str(reverted.folder))
+    replayed, fresh = new_corpus("replayed"), new_corpus("fresh")
+    for number in order:
+        replayed.run([source], day(number + 1))
+    fresh.run([source], day(4))
+    assert replayed.dump() == fresh.dump()
+    assert replayed.table("snapshots").to_pylist() == fresh.table("snapshots").to_pylist()
+    assert fresh.texts() == {"a.md": ["As it was."]}
+
+
+def test_a_commit_that_changes_nothing_read_is_remembered_once(corpus: Corpus, reverted: Repository) -> None:
+    source = GitSource(kind="git", name="docs", repository=str(reverted.folder), include=["a.md"])
+    corpus.run([source], day(4))
+    *tables, snapshots = corpus.versions()
+    reverted.commit(day(4, 10), other_md="# Other\n\nIt is not included.\n")
+    assert snapshots is not None
+    for number in (5, 6):
+        corpus.run([source], day(number))
+        assert corpus.versions() == [*tables, snapshots + 1]
+    assert [row["as_of"] for row in corpus.table("snapshots").to_pylist()] == [day(4, 10)]
+
+
+def test_a_folder_changed_back_between_overlapping_runs_is_put_right_by_the_next_run(
+    corpus: Corpus, notes: Path
+) -> None:
+    before = (notes / "b.md").read_text()
+    corpus.run([folder_source(notes)])
+    (notes / "b.md").write_text("# B\n\nBeta for a moment.\n")
+    late = corpus.read([folder_source(notes)], day(2), staging="late")
+    (notes / "b.md").write_text(before)
+    corpus.run([folder_source(notes)], day(3))
+    merge_documents(late, corpus.root, corpus.url)
+    corpus.run([folder_source(notes)], day(4))
+    assert corpus.texts()["b.md"] == ["Beta is second."]
 
 
 def test_a_backfill_replays_history_day_by_day(corpus: Corpus, repository: Repository) -> None:
@@ -270,6 +311,24 @@ def test_unreadable_files_go_to_quarantine_with_a_reason_and_the_rest_goes_on(
     }
     assert "50,000,000 bytes" in rows["huge.txt"]["reason"]
     assert "0xe9 at offset 3" in rows["latin.txt"]["reason"]
+
+
+def test_a_reader_that_fails_puts_its_file_in_quarantine_and_the_rest_goes_on(
+    corpus: Corpus, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(text: str) -> tuple[str, str]:
+        raise AttributeError(f"{object()} has no attribute 'parent'")
+
+    monkeypatch.setitem(_parsing._READERS, "text/html", broken)
+    (notes / "page.html").write_text("<p>Hello.</p>")
+    corpus.run([folder_source(notes)])
+    assert corpus.paths() == ["a.md", "b.md"]
+    (row,) = corpus.table("quarantine").to_pylist()
+    assert (row["path"], row["problem"]) == ("page.html", "unreadable")
+    assert row["reason"] == "the reader of text/html failed on it (AttributeError)"
+    versions = corpus.versions()
+    corpus.run([folder_source(notes)], day(2))
+    assert corpus.versions() == versions
 
 
 def test_quarantine_counts_contents_and_forgets_a_file_that_was_repaired(corpus: Corpus, notes: Path) -> None:

@@ -103,6 +103,34 @@ def test_a_deeply_nested_file_ends_as_a_document_or_a_reason(path: str, content:
     assert text.strip()
 
 
+@pytest.mark.parametrize("error", [AssertionError(), ValueError("x"), AttributeError("x"), KeyError("x")])
+@pytest.mark.parametrize(
+    ("path", "function"),
+    [
+        ("a.html", "markdownify.MarkdownConverter.convert_soup"),
+        ("a.html", "bs4.BeautifulSoup.__init__"),
+        ("a.rst", "docutils.parsers.rst.Parser.parse"),
+    ],
+)
+def test_whatever_a_parser_raises_is_a_reason(
+    path: str, function: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(function, broken)
+    content = b"<p>*Text* of :term:`one`.</p>"
+    with pytest.raises(Unreadable, match=rf"failed on .*\({type(error).__name__}\)") as caught:
+        parse(file(path, content), content)
+    assert caught.value.problem == "unreadable"
+
+
+def test_a_page_of_half_characters_has_a_reason() -> None:
+    content = b"<meta charset=utf-7><p>x +2AA- y</p>"
+    with pytest.raises(Unreadable, match=r"\(UnicodeEncodeError\)"):
+        parse(file("a.html", content), content)
+
+
 def test_no_hostile_file_raises_anything_but_a_reason() -> None:
     folder = DATA / "malformed" / "files"
     if not folder.is_dir():

@@ -197,3 +197,27 @@ def test_a_rollback_needs_an_earlier_release_and_is_recorded(loop: Loop) -> None
     assert (entries[-1].action, entries[-1].actor) == ("roll back", "reviewer")
     serving = httpx.get(f"{loop.stack.addresses['serving']}/release", params={"assistant": "prompted"}).json()
     assert serving["release"] == entries[-1].to_release
+
+
+def test_the_lifecycle_runs_every_step_in_order_and_waits_for_the_person(loop: Loop) -> None:
+    in_production(loop, "fresh")
+    before = {run["dag_run_id"] for run in loop.client().runs("release_assistant")}
+    run_id = loop.client("author").trigger("run_lifecycle", {"assistant": "fresh"})
+    answered: set[str] = set()
+
+    def look(tasks: list[dict]) -> None:
+        for run in loop.client().runs("release_assistant", limit=5):
+            name = run["dag_run_id"]
+            if name in before | answered or run["state"] != "running":
+                continue
+            states = {t["task_id"]: t["state"] for t in loop.client().tasks("release_assistant", name)}
+            if states.get("ask_reviewer") == "awaiting_input":
+                loop.client("reviewer").answer("release_assistant", name, "ask_reviewer", "Approve")
+                answered.add(name)
+
+    state = loop.client().wait_for_run("run_lifecycle", run_id, timeout_seconds=600, progress=look)
+    states = {t["task_id"]: t["state"] for t in loop.client().tasks("run_lifecycle", run_id)}
+    assert state == "success", states
+    assert set(states.values()) == {"success"}
+    started = {run["triggering_user_name"] for run in loop.client().runs("fine_tune_embedder")}
+    assert started == {"author"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llmops.errors import ConfigurationError
 from llmops.orchestration.context import run_of, step
 
 DAY = datetime(2026, 3, 2, tzinfo=UTC)
@@ -73,3 +74,10 @@ def test_a_step_reports_its_imports_and_its_work_and_passes_errors_on() -> None:
     assert set(result["seconds"]) == {"imports", "work"}
     with pytest.raises(ValueError, match="broken"):
         fails()
+
+
+def test_events_of_several_assistants_are_refused_unless_the_run_is_about_all() -> None:
+    events = {"embedder": [{"assistant": "one"}, {"assistant": "two"}]}
+    with pytest.raises(ConfigurationError, match="once for each"):
+        run_of(context(events))
+    assert run_of(context(events, params={"all_assistants": True})).assistant == "two"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from llmops.manifest import Manifest, PromptPin
+from llmops.manifest import Manifest, PromptPin, canonical_json
 from llmops.release import (
     ApprovalRequest,
     RunReference,
@@ -72,9 +73,10 @@ def report(url: str) -> Callable[..., str]:
     """Store a gate report of a release."""
 
     def make(release_id: str, verdict: str = "PASS", baseline: str | None = None) -> str:
-        report_hash = secrets.token_hex(32)
+        text = canonical_json({"verdict": verdict, "nonce": secrets.token_hex(8)})
+        report_hash = hashlib.sha256(text.encode()).hexdigest()
         save_report(
-            url, StoredReport(report_hash, release_id, baseline, verdict, "{}", f"Verdict: {verdict}")
+            url, StoredReport(report_hash, release_id, baseline, verdict, text, f"Verdict: {verdict}")
         )
         return report_hash
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 
 from llmops.assistant import Approval
-from llmops.release._approval import ApprovalRequest
+from llmops.errors import ServiceUnavailable
+from llmops.release import ApprovalRequest, Notary, approval_of
 from llmops.release._notary import Finding, judge
+from llmops.settings import Environment
+from support.services import FreshDatabase
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 RULES = Approval(approvers=("reviewer", "author"), deadline_hours=24)
@@ -95,3 +101,57 @@ def test_the_demos_answer_counts_in_dev_only() -> None:
     assert (in_dev.decision, in_dev.channel) == ("approved", "demo")
     assert elsewhere.decision == "rejected"
     assert "dev" in elsewhere.reason
+
+
+class Reader:
+    """Plays Airflow: answers per run id, an error, or a run that ended."""
+
+    def __init__(self, answers: dict[str, Any], endings: dict[str, str]) -> None:
+        self.answers, self.endings = answers, endings
+
+    def answer(self, asked: ApprovalRequest) -> dict[str, Any] | None:
+        found = self.answers.get(asked.run_id)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def ended(self, asked: ApprovalRequest) -> str | None:
+        return self.endings.get(asked.run_id)
+
+
+def test_one_request_that_cannot_be_read_does_not_keep_the_others_waiting(
+    environment: Environment,
+    database: FreshDatabase,
+    release: Callable[..., str],
+    report: Callable[..., str],
+    ask: Callable[..., ApprovalRequest],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LLMOPS_HOME", str(tmp_path))
+    (tmp_path / "assistants").mkdir()
+    (tmp_path / "assistants" / "guide.yaml").write_text(
+        "description: d\nprompt: '{question}'\nretrieval: {kind: none}\n"
+        "generator: {kind: chat, url: 'http://127.0.0.1:9/v1', model: m}\n"
+        "gate: {rules: [{metric: latency_p95_seconds, maximum: 5}]}\napproval: {approvers: [reviewer]}\n"
+    )
+    release_id = release()
+    report_hash = report(release_id)
+    broken, failed, answered = (ask(release_id, report_hash) for _ in range(3))
+    body = f"{release_id} {report_hash}"
+    times = {"created_at": answered.opened_at.isoformat(), "responded_at": datetime.now(UTC).isoformat()}
+    reader = Reader(
+        {broken.run_id: ServiceUnavailable("no"), answered.run_id: answer(body=body, **times)},
+        {failed.run_id: "the run failed"},
+    )
+    url = database.url("llmops_notary")
+    notary = Notary(environment.model_copy(update={"database_url": SecretStr(url)}), reader)  # type: ignore[arg-type]
+    assert notary.turn() == 2
+    worker = environment.database_url.get_secret_value()
+    assert approval_of(worker, broken.nonce) is None
+    ended, approved = approval_of(worker, failed.nonce), approval_of(worker, answered.nonce)
+    assert ended is not None
+    assert approved is not None
+    assert (ended.decision, ended.reason) == ("rejected", "the run failed before anybody answered")
+    assert (approved.decision, approved.approver) == ("approved", "reviewer")
+    assert notary.turn() == 0

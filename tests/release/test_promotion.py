@@ -11,13 +11,16 @@ import pytest
 from llmops.errors import IntegrityError, MissingInput, NotApproved, StaleRelease, TransientError
 from llmops.release import (
     ApprovalRequest,
+    RunReference,
     confirm,
     ledger,
     production_release,
     promote,
     read_manifest,
+    read_report,
     registry_of,
     report_replica,
+    request_of_run,
     request_text,
     roll_back,
     stage,
@@ -185,6 +188,58 @@ def test_rollback_goes_to_an_earlier_production_release_with_a_name_and_a_reason
     assert production(environment) == first.release_id
     last = ledger(url, "guide", "production")[-1]
     assert (last.action, last.actor, last.reason) == ("roll back", "reviewer", "bad answers")
+
+
+def test_an_alias_that_went_astray_is_put_back_by_a_rollback(environment: Environment, approved: Ask) -> None:
+    first = approved("a")
+    promote(environment, first, "author")
+    second = approved("b", baseline=first.release_id)
+    registry = registry_of(environment, "guide")
+    version = registry.release_version(second.release_id)
+    assert version is not None
+    registry.set_alias("production", version)
+    assert roll_back(environment, "guide", None, "reviewer", "the alias was moved") == first.release_id
+    assert production(environment) == first.release_id
+
+
+def test_a_request_that_names_a_report_which_is_no_pass_of_it_promotes_nothing(
+    environment: Environment, database: FreshDatabase, release: Make, report: Make, record: Record
+) -> None:
+    one, other = release("a"), release("b")
+    for report_hash in (report(one, "FAIL"), report(other, "PASS")):
+        with psycopg.connect(database.url("llmops_worker")) as connection:
+            connection.execute(
+                "INSERT INTO approval_requests "
+                "(release_id, report_hash, assistant, environment, deadline, dag_id, run_id, task_id) "
+                "VALUES (%s, %s, 'guide', 'dev', now() + interval '1 hour', 'd', %s, 't')",
+                (one, report_hash, report_hash),
+            )
+        request = request_of_run(database.url("llmops_worker"), RunReference("d", report_hash, "t"))
+        record(request)
+        with pytest.raises(NotApproved, match="rests on report"):
+            promote(environment, request, "author")
+
+
+def test_a_report_changed_in_the_database_is_refused(
+    database: FreshDatabase, release: Make, report: Make, url: str
+) -> None:
+    report_hash = report(release(), "FAIL")
+    with psycopg.connect(database.url("llmops_owner")) as connection:
+        connection.execute("UPDATE gate_reports SET verdict = 'PASS'")
+    with pytest.raises(IntegrityError, match="changed after it was decided"):
+        read_report(url, report_hash)
+
+
+def test_confirmation_fails_when_a_replica_it_saw_went_silent(
+    environment: Environment, database: FreshDatabase, approved: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = approved()
+    promote(environment, request, "author")
+    monkeypatch.setattr("llmops.release._promotion._LIVE", timedelta(seconds=1))
+    serving = environment.model_copy(update={"database_url": _secret(database.url("llmops_serving"))})
+    report_replica(serving, "guide", "b" * 64, "r1")
+    with pytest.raises(TransientError, match="r1"):
+        confirm(environment, request.release_id, timedelta(seconds=3))
 
 
 def test_confirmation_waits_for_every_live_replica(

@@ -52,3 +52,19 @@ def test_an_assistant_that_is_added_later_is_followed_too() -> None:
         assert [f.assistant for f in follower.status()] == ["guide", "handbook"]
     finally:
         follower.stop()
+
+
+def test_a_replica_that_cannot_load_the_new_release_goes_on_saying_what_it_serves() -> None:
+    source = FakeSource()
+    source.production["guide"] = FakeRelease("r1", _Warm())
+    follower = ReleaseFollower(source, lambda: ["guide"], poll=0.05, report=0.05)
+    follower.start()
+    try:
+        wait_until(lambda: ("guide", "r1") in source.reports)
+        source.fail = ValueError("the model does not load")
+        wait_until(lambda: follower.status()[0].error is not None)
+        source.reports.clear()
+        wait_until(lambda: ("guide", "r1") in source.reports)
+        assert "does not load" in str(follower.status()[0].error)
+    finally:
+        follower.stop()

@@ -27,9 +27,10 @@ _LIBRARIES = "library_guide"
 _FOLDER = "my_documents"
 _QUESTIONS = (
     "How do I open a psycopg connection pool?",
-    "What happens when I merge into a Delta table and a row has no match?",
+    "How do I make one DAG wait until a task in a different DAG has finished for the same date?",
     "How long do I boil an egg?",
 )
+_DAGS = ("ingest_documents", "sync_index", "fine_tune_embedder", "release_assistant", "rollback_release")
 _STAGES = 6
 _SCHEDULED_SECONDS = 20
 
@@ -64,6 +65,7 @@ class Story:
             airflow = self.stack.client("author")
             self._ingest(airflow, assistant)
             self._release(airflow, assistant, "the base embedder", first=True)
+            self.stack.client("admin").unpause("sync_index")  # from here on there is an index to keep fresh
             embedder = self._fine_tune(airflow, assistant)
             if self.wishes.llm:
                 self._use_llm(assistant)
@@ -81,7 +83,13 @@ class Story:
                 self.console.print(f"Stopped {self.stack.down()} processes.")
 
     def _prepare(self) -> str:
-        """Write the overlay of the assistant that was wished for; return its name."""
+        """Check what was wished for and write the assistant's overlay; return the assistant's name."""
+        if self.wishes.llm:
+            from llmops.llm import check_url, read_key
+
+            check_url(self.wishes.llm)
+            if key_file := self._key_file():
+                read_key(key_file)
         overlays = home() / "assistants"
         overlays.mkdir(parents=True, exist_ok=True)
         if self.wishes.docs is None:
@@ -98,11 +106,14 @@ class Story:
     def _use_llm(self, assistant: str) -> None:
         """Lay a chat generator over the assistant's file for the second release."""
         generator: dict[str, Any] = {"kind": "chat", "url": self.wishes.llm, "model": self.wishes.model}
-        if self.wishes.key_file:
-            generator["key_file"] = str(self.wishes.key_file.expanduser().resolve())
+        if key_file := self._key_file():
+            generator["key_file"] = str(key_file)
         overlay = home() / "assistants" / f"{assistant}.yaml"
         values = yaml.safe_load(overlay.read_text()) if overlay.exists() else {}
         overlay.write_text(yaml.safe_dump({**values, "generator": generator}, sort_keys=False))
+
+    def _key_file(self) -> Path | None:
+        return self.wishes.key_file.expanduser().resolve() if self.wishes.key_file else None
 
     def _start(self) -> None:
         started = self.stack.up(lambda line: self.console.print(Text(f"  {line}")))
@@ -111,7 +122,7 @@ class Story:
             for user, password in started.new_passwords.items():
                 self.console.print(Text(f"    {user:<10} {password}"))
         client = self.stack.client("admin")
-        for dag_id in ("ingest_documents", "fine_tune_embedder", "release_assistant", "rollback_release"):
+        for dag_id in _DAGS:
             client.wait_for_dag(dag_id)
 
     def _ingest(self, airflow: AirflowClient, assistant: str) -> None:
@@ -161,11 +172,13 @@ class Story:
 
     def _explain(self, airflow: AirflowClient, run_id: str, approver: Approver) -> None:
         """Say how a release ended, in words."""
-        states = {task["task_id"]: task["state"] for task in airflow.tasks("release_assistant", run_id)}
+        tasks = {task["task_id"]: task for task in airflow.tasks("release_assistant", run_id)}
+        states = {name: task["state"] for name, task in tasks.items()}
         results = self._results(airflow, "release_assistant", run_id)
         built = results.get("build_index") or {}
         if states.get("assemble") == "skipped":
-            self._say("Exactly this release is in production already: nothing to do.")
+            attempt = tasks["assemble"].get("try_number") or 1
+            self._say(_why_skipped(airflow.log("release_assistant", run_id, "assemble", attempt=attempt)))
             return
         self._say(
             f"index: {built.get('embedded', 0)} texts embedded, {built.get('reused', 0)} from the cache"
@@ -315,6 +328,18 @@ def _changes(counts: Mapping[str, Any]) -> str:
         f"{counts.get(key, 0)} {word}"
         for key, word in (("inserted", "new"), ("updated", "changed"), ("deleted", "gone"))
     )
+
+
+def _why_skipped(log: str) -> str:
+    """Return why a release was not assembled, from the log of the task that looked where it stands."""
+    if re.search(r"release [0-9a-f]+ is waiting already", log):
+        return (
+            "Exactly this release is waiting for its approvers already: open the run in Airflow whose "
+            "ask_reviewer asks for an answer, and approve or reject there as reviewer."
+        )
+    if re.search(r"release [0-9a-f]+ is production already", log):
+        return "Exactly this release is in production already: nothing to do."
+    return "Nothing was released; the log of the task assemble says why."
 
 
 def _losses(metrics: Mapping[str, float]) -> str:

@@ -45,11 +45,14 @@ class Snapshot:
     """The files of a source at one moment; iterate it once, reading each file before the next.
 
     ``date`` orders snapshots of one source: an older one never replaces a newer one. Where the source
-    has dates of its own (a commit's), it is that, so that it does not depend on when somebody looked.
+    has dates of its own (a commit's), it is that, so that it does not depend on when somebody looked, and
+    the snapshot is ``dated``. Where it has none, the date is the run's: a run that found nothing new says
+    nothing about the source, and only a run that found something moves the source's date.
     """
 
     date: datetime
     files: Iterable[SourceFile]
+    dated: bool = False
 
     def __iter__(self) -> Iterator[SourceFile]:
         """Iterate over the files."""

@@ -82,7 +82,7 @@ class GitSource(Section):
         repository = self._local()
         commit, date = self._commit(repository, as_of)
         log.info("Source %s is at commit %s of %s", self.name, commit[:12], date.isoformat())
-        return Snapshot(date, self._files(repository, commit))
+        return Snapshot(date, self._files(repository, commit), dated=True)
 
     def _local(self) -> Path:
         """Return the folder of the repository; a remote one is fetched into a bare copy of our own."""

@@ -177,7 +177,8 @@ def _read_source(source: AnySource, as_of: datetime) -> tuple[SourceState, list[
         except Unreadable as error:
             quarantine.append(_refused(source.name, file, error, digest))
     parts = [[r["document_id"], r.get("version"), r.get("reason")] for r in [*documents, *quarantine]]
-    return SourceState(source.name, "read", snapshot.date, content_hash(parts)), documents, quarantine
+    state = SourceState(source.name, "read", snapshot.date, content_hash(parts), dated=snapshot.dated)
+    return state, documents, quarantine
 
 
 def _content(file: SourceFile) -> bytes:
@@ -228,9 +229,9 @@ def _remember(decision: Decision, table_root: str, database_url: str) -> None:
     """Note the states about to be merged first: a run that dies now leaves no gap for an older one."""
     import pyarrow as pa
 
-    changed = [state for state in decision.fresh if state.name not in decision.unchanged]
+    news = decision.news
     rows = pa.table(
-        [[s.name for s in changed], [s.date for s in changed], [s.digest for s in changed]],
+        [[s.name for s in news], [s.date for s in news], [s.digest for s in news]],
         schema=snapshots_schema(),
     )
     LakeTable(table_root, SNAPSHOTS).merge(

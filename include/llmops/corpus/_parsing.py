@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from llmops.corpus._rst import rst_to_markdown
 from llmops.errors import ParseError
 
 __all__ = ["Parsed", "Problem", "Unreadable", "parse"]
+
+log = logging.getLogger(__name__)
 
 Problem = Literal["unsupported", "empty", "unreadable"]
 """Why a file is no document: no format of ours, nothing in it, or broken. Only broken ones trip the gate."""
@@ -89,6 +92,10 @@ def parse(file: SourceFile, content: bytes) -> Parsed:
         raise Unreadable("its elements are nested too deeply to be read") from error
     except ParseError as error:
         raise Unreadable(str(error)) from error
+    except Exception as error:  # The edge to parsers: on a hostile file they raise anything.
+        log.warning("The reader of %s failed on %s", media_type, file.path, exc_info=True)
+        # No message: one that names an address in memory would make every run's reason a new one.
+        raise Unreadable(f"the reader of {media_type} failed on it ({type(error).__name__})") from error
     body, title = _normalised(parsed[0]), parsed[1]
     if not body.strip():
         raise Unreadable("it has no text", "empty")

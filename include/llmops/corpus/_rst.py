@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["labelled", "plain_roles", "rst_to_markdown"]
 
+log = logging.getLogger(__name__)
+
 _ROLE = re.compile(r":(?P<role>[a-zA-Z][\w:+.-]*):`(?P<text>[^`]+)`")
 _TARGET = re.compile(r"^(?P<label>.*?)\s*<(?P<target>[^>]+)>$", re.DOTALL)
 _PLAIN_LINE = re.compile(r"(?!\w{1,4}[.)]\s)[A-Za-z][A-Za-z0-9 ,;'\"()/!?.-]*|")
@@ -52,7 +54,7 @@ def rst_to_markdown(text: str) -> str:
     """Return reStructuredText as Markdown; Sphinx's roles, fields and notes are understood.
 
     What docutils cannot make sense of stays as it was written. Raises ParseError when the text is
-    nested deeper than the parser can follow.
+    nested deeper than the parser can follow, or the parser fails on it.
     """
     if all(map(_PLAIN_LINE.fullmatch, text.strip().split("\n"))):
         return text.strip() + "\n"
@@ -61,6 +63,9 @@ def rst_to_markdown(text: str) -> str:
         return _Writer().blocks(document).strip() + "\n"
     except RecursionError as error:
         raise ParseError("the reStructuredText is nested too deeply: flatten its lists and quotes") from error
+    except Exception as error:  # The edge to docutils: on hostile text it raises anything.
+        log.warning("docutils failed on a text of %d characters", len(text), exc_info=True)
+        raise ParseError(f"docutils failed on the reStructuredText ({type(error).__name__})") from error
 
 
 def plain_roles(text: str) -> str:

@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from llmops.corpus._tables import SNAPSHOTS, documents_schema, quarantine_schema
 from llmops.errors import MissingInput
@@ -21,13 +21,17 @@ __all__ = ["SourceState", "Staged"]
 
 @dataclass(frozen=True)
 class SourceState:
-    """What became of one source in a run; ``date`` and ``digest`` are there when it was read."""
+    """What became of one source in a run; ``date`` and ``digest`` are there when it was read.
+
+    ``dated`` says that the date is the content's own and not the run's.
+    """
 
     name: str
     status: Literal["read", "failed", "paused"]
     date: datetime | None = None
     digest: str | None = None
     error: str | None = None
+    dated: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,17 +92,24 @@ class Staged:
         removed = tuple(
             sorted(n for n, row in merged.items() if n not in configured and row["as_of"] <= self.as_of)
         )
-        unchanged = {s.name for s in fresh if s.name in merged and merged[s.name]["digest"] == s.digest}
-        return Decision(fresh, removed, frozenset(unchanged))
+        news = tuple(s for s in fresh if s.name not in merged or _is_news(s, merged[s.name]))
+        return Decision(fresh, removed, news)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Which sources to merge, which were taken out of the configuration, which are known as they are."""
+    """Which sources to merge, which were taken out of the configuration, which states to remember.
+
+    A newer date of a dated source is remembered even when its content is what is merged already: it may
+    have been changed back, and what came in between must not be merged after it. A source without dates
+    of its own is remembered when its content differs, so that a run without changes writes nothing. Its
+    runs one after the other all see it as it is then, whatever their dates; of overlapping ones, a run
+    that read a content changed back since may merge it last, and the next run puts that right.
+    """
 
     fresh: tuple[SourceState, ...]
     removed: tuple[str, ...]
-    unchanged: frozenset[str]
+    news: tuple[SourceState, ...]
 
     @property
     def names(self) -> list[str]:
@@ -112,3 +123,8 @@ class Decision:
 
         wanted = pa.array([state.name for state in self.fresh], pa.string())
         return table.filter(pc.is_in(table["source"], wanted))
+
+
+def _is_news(state: SourceState, merged: dict[str, Any]) -> bool:
+    """Return whether the table of snapshots must learn of a state that is not older than the merged one."""
+    return bool(merged["digest"] != state.digest or (state.dated and merged["as_of"] != state.date))

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from llmops.errors import ConfigurationError
 from llmops.settings import Environment, load_environment
 
 __all__ = ["Run", "run_of", "step"]
@@ -71,6 +72,11 @@ def run_of(context: Mapping[str, Any]) -> Run:
     triggering = (context.get("triggering_asset_events") or {}).values()
     extras = [event.extra or {} for events in triggering for event in events]
     named = [extra["assistant"] for extra in extras if "assistant" in extra]
+    if len(set(named)) > 1 and not params.get("all_assistants"):
+        raise ConfigurationError(
+            f"run {dag_run.run_id!r} was started by events of several assistants, {sorted(set(named))}: "
+            "trigger this DAG once for each of them"
+        )
     authors = [dag_run.triggering_user_name, params.get("author"), *(extra.get("author") for extra in extras)]
     return Run(
         assistant=named[-1] if named else params["assistant"],

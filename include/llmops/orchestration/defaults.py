@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import ExceptionRetryPolicy, Param, RetryAction, RetryRule
 
-__all__ = ["DELTA_WRITER", "TASK_DEFAULTS", "assistant_param", "author_param"]
+__all__ = ["DELTA_WRITER", "TASK_DEFAULTS", "assistant_param", "author_param", "embedder_param"]
 
 DELTA_WRITER = "delta_writer"
 """Pool with one slot: Delta tables have one writer at a time."""
@@ -54,4 +54,14 @@ def author_param() -> Param:
         type=["null", "string"],
         title="Author",
         description="Leave empty: the person who triggers the run is its author. Authors cannot approve.",
+    )
+
+
+def embedder_param() -> Param:
+    """Return the form field that chooses a registered embedder."""
+    return Param(
+        None,
+        type=["null", "string"],
+        title="Embedder",
+        description="Registered embedder, like models:/dev.library_guide.embedder/1; empty takes the newest.",
     )

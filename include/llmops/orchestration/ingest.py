@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from typing import Any
 
+from llmops.errors import LlmopsError, TerminalError, TransientError
 from llmops.orchestration.context import Run, step
 from llmops.settings import assistant_names
 
@@ -78,14 +78,28 @@ def merge_chunks(run: Run) -> dict[str, Any]:
 
 @step("llmops.release")
 def sync_generations(run: Run) -> dict[str, Any]:
-    """Bring every live or building generation of the assistant, or of all of them, to its chunks table's head."""
+    """Bring every live or building generation of the assistant, or of all, to its chunks table's head.
+
+    An assistant that fails does not keep the others waiting; the task fails at the end and names it.
+    """
     from llmops.release import sync_generations as sync
 
     names = assistant_names() if run.params.get("all_assistants") else [run.assistant]
     totals: dict[str, int] = {"generations": 0, "embedded": 0, "reused": 0, "upserted": 0, "deleted": 0}
+    failures: dict[str, LlmopsError] = {}
     for name in names:
-        for counts in sync(replace(run, assistant=name).environment, name):
+        try:
+            done = sync(run.environment, name)
+        except LlmopsError as error:
+            failures[name] = error
+            continue
+        for counts in done:
             totals["generations"] += 1
             for key in ("embedded", "reused", "upserted", "deleted"):
                 totals[key] += int(getattr(counts, key))
+    if failures:
+        kind = (
+            TransientError if any(isinstance(e, TransientError) for e in failures.values()) else TerminalError
+        )
+        raise kind("; ".join(f"{name}: {error}" for name, error in failures.items()))
     return totals

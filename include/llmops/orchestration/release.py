@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from llmops.errors import MissingInput
 from llmops.orchestration.context import Run, step
 
 __all__ = [
@@ -55,9 +56,15 @@ def build_index(run: Run, release_id: str) -> dict[str, Any]:
     if generation is None:
         return {"generation": None, "chunks": 0}
     counts = sync_generation(run.environment, generation)
+    chunks = find_generation(run.database_url, generation.id).chunks
+    if not chunks:
+        raise MissingInput(
+            f"no chunk of {run.assistant!r} was made by the chunker of release {release_id[:12]}: "
+            "run ingest_documents, then release_assistant again"
+        )
     return {
         "generation": generation.id,
-        "chunks": find_generation(run.database_url, generation.id).chunks,
+        "chunks": chunks,
         "embedded": counts.embedded,
         "reused": counts.reused,
     }

@@ -6,6 +6,9 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from airflow.sdk.exceptions import AirflowSkipException
+
+from llmops.errors import MissingInput
 from llmops.orchestration.context import Run, step
 
 __all__ = ["build_training_set", "register_embedder", "train_embedder"]
@@ -17,22 +20,27 @@ _LINEAGE = ("dataset_digest", "base", "training_digest")
 def build_training_set(run: Run) -> dict[str, Any]:
     """Write the pairs of headings and section bodies, without any document of the evaluation set.
 
+    Where no document is left, there is nothing to learn, and the run is skipped.
+
     ``known`` is the embedder that was already trained on exactly this: same pairs, base and settings.
     """
     from llmops.assistant import load_assistant
     from llmops.lakehouse import LakeTable
     from llmops.manifest import content_hash
-    from llmops.release import registry_of
+    from llmops.release import evaluation_cases, own_chunks, registry_of
     from llmops.training import build_pairs, ensure_base_embedder, save_pairs
 
     assistant = load_assistant(run.assistant, run.environment)
     registry = registry_of(run.environment, run.assistant)
     wanted = run.params.get("base")
     base = registry.pin(wanted) if wanted else ensure_base_embedder(registry, assistant.base_embedder)
-    names = {name for case in assistant.cases() for name in case.expected_documents}
+    cases = evaluation_cases(run.environment, assistant)
+    names = {name for case in cases for name in case.expected_documents}
     used = {(source, path) for source, _, path in (name.partition(":") for name in names)}
-    chunks = LakeTable(run.table_root, "chunks")
-    pairs = build_pairs(chunks.read(), exclude_documents=used)
+    try:
+        pairs = build_pairs(own_chunks(run.environment, assistant), exclude_documents=used)
+    except MissingInput as error:
+        raise AirflowSkipException(f"nothing to train on apart from the evaluation set: {error}") from error
     save_pairs(pairs, run.staging / "pairs.jsonl")
     lineage = {
         "dataset_digest": pairs.digest,
@@ -43,7 +51,7 @@ def build_training_set(run: Run) -> dict[str, Any]:
     return {
         **lineage,
         "pairs": len(pairs.pairs),
-        "chunks_version": chunks.version(),
+        "chunks_version": LakeTable(run.table_root, "chunks").version(),
         "known": known.uri if known else None,
     }
 

@@ -10,7 +10,13 @@ from llmops.release._approval import (
     request_text,
     require_approval,
 )
-from llmops.release._assemble import assemble, ensure_generation, registry_of
+from llmops.release._assemble import (
+    assemble,
+    ensure_generation,
+    evaluation_cases,
+    own_chunks,
+    registry_of,
+)
 from llmops.release._code import code_digest
 from llmops.release._evaluation import decide_release, evaluate_release
 from llmops.release._generations import (
@@ -59,12 +65,14 @@ __all__ = [
     "decide_release",
     "ensure_generation",
     "evaluate_release",
+    "evaluation_cases",
     "find_release",
     "ledger",
     "list_releases",
     "load_embedder",
     "load_release",
     "open_approval",
+    "own_chunks",
     "production_release",
     "promote",
     "read_manifest",

@@ -10,7 +10,8 @@ from psycopg.rows import class_row
 
 from llmops.database import connect
 from llmops.errors import MissingInput, NotApproved
-from llmops.release._store import read_manifest, read_report
+from llmops.manifest import Manifest
+from llmops.release._store import StoredReport, read_manifest, read_report
 from llmops.settings import Environment
 
 
@@ -116,6 +117,18 @@ def request_text(url: str, request: ApprovalRequest) -> tuple[str, str]:
         report.markdown,
     ]
     return f"Release {request.release_id[:12]} of {request.assistant} to production?", "\n\n".join(lines)
+
+
+def require_pass(request: ApprovalRequest, manifest: Manifest, report: StoredReport) -> None:
+    """Raise NotApproved unless the report is a PASS of exactly the release, assistant and environment asked about."""
+    asked = (request.release_id, request.assistant, request.environment)
+    if report.verdict != "PASS" or (report.release_id, manifest.assistant, manifest.environment) != asked:
+        raise NotApproved(
+            f"the request for release {request.release_id[:12]} of {request.assistant!r} in "
+            f"{request.environment!r} rests on report {request.report_hash[:12]}, which is {report.verdict} for "
+            f"release {report.release_id[:12]} of {manifest.assistant!r} in {manifest.environment!r}: "
+            "run release_assistant again"
+        )
 
 
 def approval_of(url: str, nonce: UUID) -> Approval | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmops.assistant import Assistant
 from llmops.embedding import Embedder
@@ -16,6 +17,9 @@ from llmops.registry import Registry
 from llmops.release._code import code_digest, is_dirty
 from llmops.release._store import read_manifest, save_manifest
 from llmops.settings import Environment, home
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _DERIVED_CASES = 60
 _SEED = 7
@@ -34,12 +38,12 @@ def assemble(
     ``embedder_uri`` names a registered embedder; None takes the newest. Raises NotApproved without an author,
     since nobody could be kept from approving their own work, and MissingInput where a part is not there yet.
     """
-    people = tuple(sorted({author for author in authors if author}))
-    if not people:
-        raise NotApproved("this release has no author: trigger release_assistant as a logged-in user")
     registry = registry_of(environment, assistant.name)
     pin = None if assistant.retrieval.kind == "none" else _embedder(registry, embedder_uri)
-    cases = _cases(environment, assistant)
+    people = tuple(sorted({name for name in (*authors, *_trainers(registry, pin)) if name}))
+    if not people:
+        raise NotApproved("this release has no author: trigger release_assistant as a logged-in user")
+    cases = evaluation_cases(environment, assistant)
     manifest = Manifest(
         assistant=assistant.name,
         environment=environment.name,
@@ -106,7 +110,27 @@ def _index(environment: Environment, assistant: Assistant, registry: Registry, p
     )
 
 
-def _cases(environment: Environment, assistant: Assistant) -> list[Case]:
+def _trainers(registry: Registry, pin: ArtifactPin | None) -> list[str]:
+    """Return who trained the pinned embedder: they are authors of every release of it."""
+    tags = [model.tags for model in registry.models("embedder") if pin and model.uri == pin.uri]
+    return [name for found in tags for name in found.get("trained_by", "").split(",")]
+
+
+def own_chunks(environment: Environment, assistant: Assistant) -> pa.Table:
+    """Return the chunks that the assistant's own chunker made, without those of earlier releases' chunkers."""
+    import pyarrow.compute as pc
+
+    registry = registry_of(environment, assistant.name)
+    digest = assistant.chunker.digest(Embedder.load(registry.fetch(_embedder(registry, None))).tokenizer_file)
+    chunks = LakeTable(environment.table_root(assistant.name), "chunks").read()
+    return chunks.filter(pc.equal(pc.cast(chunks["chunker"], "large_string"), digest))
+
+
+def evaluation_cases(environment: Environment, assistant: Assistant) -> list[Case]:
+    """Return the cases of the assistant's file, or cases derived from about half of its documents.
+
+    The other half, chosen by document id, is left for training. Raises MissingInput without any chunk.
+    """
     written = list(assistant.cases())
     if written:
         return written
@@ -115,8 +139,12 @@ def _cases(environment: Environment, assistant: Assistant) -> list[Case]:
             f"assistant {assistant.name!r} has neither documents nor evaluation_cases: "
             "write a file of cases and name it under evaluation_cases"
         )
-    chunks = LakeTable(environment.table_root(assistant.name), "chunks").read()
-    return derive_cases(chunks, limit=_DERIVED_CASES, seed=_SEED)
+    import pyarrow as pa
+
+    chunks = own_chunks(environment, assistant)
+    half = pa.array([int(name[:4], 16) % 2 == 0 for name in chunks["document_id"].to_pylist()], pa.bool_())
+    chosen = chunks.filter(half)
+    return derive_cases(chosen if chosen.num_rows else chunks, limit=_DERIVED_CASES, seed=_SEED)
 
 
 def _cases_file(environment: Environment, manifest: Manifest) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from llmops.evaluation import (
     decide,
     evaluate,
 )
+from llmops.index import dump, find_generation
 from llmops.manifest import Manifest, canonical_json, content_hash
 from llmops.release._assemble import registry_of, release_cases
 from llmops.release._loading import build_chain
@@ -51,7 +53,12 @@ def evaluate_release(environment: Environment, release_id: str, progress: Progre
     with connect(url) as connection:
         production = current_release(connection, manifest.assistant, "production")
     cases = release_cases(environment, manifest)
-    results: dict[str, Any] = {"release_id": release_id, "production": production, "baseline": None}
+    results: dict[str, Any] = {
+        "release_id": release_id,
+        "production": production,
+        "baseline": None,
+        "index": _index_state(url, manifest),
+    }
     for role, chosen, retrieval in _contenders(url, manifest, production):
         loaded = build_chain(environment, chosen, retrieval)
         try:
@@ -90,7 +97,7 @@ def decide_release(environment: Environment, results: Path) -> StoredReport:
         rules,
         Evaluation.from_json(stored["candidate"]),
         baseline,
-        context={"release_id": manifest.release_id},
+        context={"release_id": manifest.release_id, "index": stored["index"]},
     )
     report = StoredReport(
         report_hash=decided.report_hash,
@@ -103,6 +110,22 @@ def decide_release(environment: Environment, results: Path) -> StoredReport:
     save_report(url, report)
     log.info("Gate: %s for release %s", report.verdict, manifest.release_id[:12])
     return report
+
+
+def _index_state(url: str, manifest: Manifest) -> dict[str, Any] | None:
+    """Return what the index held when it was judged: table version, number of chunks and a digest of all rows."""
+    if manifest.index is None:
+        return None
+    generation = find_generation(url, manifest.index.generation)
+    rows = hashlib.sha256()
+    for line in dump(url, generation.id):
+        rows.update(line.encode() + b"\n")
+    return {
+        "generation": generation.id,
+        "chunks_version": generation.watermark,
+        "chunks": generation.chunks,
+        "rows_digest": rows.hexdigest(),
+    }
 
 
 def _contenders(

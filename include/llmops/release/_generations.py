@@ -15,16 +15,16 @@ from llmops.index import Generation, SyncCounts, generations, sync
 from llmops.lakehouse import LakeTable
 from llmops.manifest import ArtifactPin, Manifest
 from llmops.release._assemble import registry_of
-from llmops.release._store import current_release, read_manifest
+from llmops.release._store import current_release, list_releases, read_manifest
 from llmops.settings import Environment
 
 _CHUNKER: TypeAdapter[Chunker] = TypeAdapter(Chunker)
 
 
 def chunkers_in_use(environment: Environment, assistant: Assistant) -> dict[str, tuple[Chunker, Path]]:
-    """Return digest → (chunker, tokenizer file): the assistant's own, and those of staging and production.
+    """Return digest → (chunker, tokenizer file): the assistant's own, and that of every generation still followed.
 
-    A release keeps its own chunking until it is retired, so that changing the chunker changes no answer.
+    A generation keeps its own chunking until it is retired, so that changing the chunker changes no answer.
     """
     if assistant.retrieval.kind == "none":
         return {}
@@ -34,7 +34,7 @@ def chunkers_in_use(environment: Environment, assistant: Assistant) -> dict[str,
         raise MissingInput(f"assistant {assistant.name!r} has no embedder yet: run ingest_documents")
     tokenizer = Embedder.load(registry.fetch(newest)).tokenizer_file
     chunkers = {assistant.chunker.digest(tokenizer): (assistant.chunker, tokenizer)}
-    for manifest in _standing_manifests(environment, assistant.name):
+    for manifest in _followed_manifests(environment, assistant.name):
         if manifest.index is None or manifest.embedder is None:
             continue
         settings = {key: value for key, value in manifest.index.chunker.items() if key != "digest"}
@@ -80,8 +80,13 @@ def standing(environment: Environment, manifest: Manifest) -> str:
     return "waiting" if waiting else "new"
 
 
-def _standing_manifests(environment: Environment, assistant: str) -> list[Manifest]:
+def _followed_manifests(environment: Environment, assistant: str) -> list[Manifest]:
+    """Return one manifest for every live or building generation."""
     url = environment.database_url.get_secret_value()
-    with connect(url) as connection:
-        found = {current_release(connection, assistant, alias) for alias in ("staging", "production")}
-    return [read_manifest(url, release_id) for release_id in sorted(r for r in found if r)]
+    followed = {g.id for g in generations(url, assistant) if g.state in ("live", "building")}
+    found: dict[str, Manifest] = {}
+    for release in list_releases(url, assistant):
+        manifest = read_manifest(url, release.release_id)
+        if manifest.index is not None and manifest.index.generation in followed - set(found):
+            found[manifest.index.generation] = manifest
+    return list(found.values())

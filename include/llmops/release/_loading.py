@@ -15,7 +15,7 @@ from llmops.answers import open_pool
 from llmops.chain import Chain, Generator, Retrieval
 from llmops.database import connect
 from llmops.embedding import Embedder, RememberingEmbedder
-from llmops.errors import EmbedderMismatch, IntegrityError
+from llmops.errors import EmbedderMismatch, IntegrityError, MissingInput
 from llmops.index import Hit, generations, search
 from llmops.manifest import Manifest
 from llmops.release._assemble import registry_of
@@ -129,7 +129,12 @@ def _check_generation(url: str, manifest: Manifest, embedder: Embedder) -> None:
     assert manifest.index is not None
     known = {generation.id: generation for generation in generations(url, manifest.assistant)}
     generation = known.get(manifest.index.generation)
-    if generation is not None and generation.fingerprint != embedder.fingerprint:
+    if generation is None:
+        raise MissingInput(
+            f"release {manifest.release_id[:12]} answers from index generation {manifest.index.generation!r}, which is "
+            "not there (any more): run release_assistant, which builds it again"
+        )
+    if generation.fingerprint != embedder.fingerprint:
         raise EmbedderMismatch(
             f"release {manifest.release_id[:12]} pairs index generation {generation.id!r} "
             f"(embedder {generation.fingerprint[:12]}) with embedder {embedder.fingerprint[:12]}: assemble it again"

@@ -18,8 +18,8 @@ from llmops.assistant import load_assistant
 from llmops.database import connect
 from llmops.errors import LlmopsError, ServiceUnavailable
 from llmops.heartbeat import Heartbeat
-from llmops.release._approval import ApprovalRequest
-from llmops.release._store import read_manifest
+from llmops.release._approval import ApprovalRequest, require_pass
+from llmops.release._store import read_manifest, read_report
 from llmops.settings import Environment
 
 log = logging.getLogger(__name__)
@@ -52,10 +52,18 @@ class AirflowReader:
 
         Raises ServiceUnavailable when Airflow does not answer as it should.
         """
-        path = (
-            f"/api/v2/dags/{quote(request.dag_id, safe='')}/dagRuns/{quote(request.run_id, safe='')}"
-            f"/taskInstances/{quote(request.task_id, safe='')}/-1/hitlDetails"
+        return self._read(
+            f"{_run_path(request)}/taskInstances/{quote(request.task_id, safe='')}/-1/hitlDetails"
         )
+
+    def ended(self, request: ApprovalRequest) -> str | None:
+        """Return how the run of a request ended, in words, or None while it can still be answered."""
+        run = self._read(_run_path(request))
+        if run is None:
+            return "the run was deleted"
+        return "the run failed" if run.get("state") == "failed" else None
+
+    def _read(self, path: str) -> dict[str, Any] | None:
         try:
             response = self._get(path)
             if response.status_code == 401:
@@ -64,9 +72,13 @@ class AirflowReader:
             if response.status_code == 404:
                 return None
             response.raise_for_status()
-            record: dict[str, Any] = response.json()
-        except (httpx.HTTPError, ValueError) as error:
-            raise ServiceUnavailable(f"Airflow at {self._client.base_url} cannot be read: {error}") from error
+            record = response.json()
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise ServiceUnavailable(
+                f"Airflow at {self._client.base_url} cannot be read: {error!r}"
+            ) from error
+        if not isinstance(record, dict):
+            raise ServiceUnavailable(f"Airflow at {self._client.base_url} answered {path} with no record")
         return record
 
     def _get(self, path: str) -> httpx.Response:
@@ -75,6 +87,10 @@ class AirflowReader:
             login.raise_for_status()
             self._token = str(login.json()["access_token"])
         return self._client.get(path, headers={"Authorization": f"Bearer {self._token}"})
+
+
+def _run_path(request: ApprovalRequest) -> str:
+    return f"/api/v2/dags/{quote(request.dag_id, safe='')}/dagRuns/{quote(request.run_id, safe='')}"
 
 
 def judge(
@@ -131,8 +147,17 @@ class Notary:
         self._reader = reader
 
     def turn(self) -> int:
-        """Look at every open request once; return how many were settled."""
-        return sum(self._settle(request) for request in self._open_requests())
+        """Look at every open request once; return how many were settled.
+
+        A request that cannot be settled now does not keep the others waiting; it is tried again.
+        """
+        settled = 0
+        for request in self._open_requests():
+            try:
+                settled += self._settle(request)
+            except LlmopsError as error:
+                log.warning("The request of run %r cannot be settled now: %s", request.run_id, error)
+        return settled
 
     def run(self, host: str, port: int) -> None:
         """Turn for ever, answering ``/healthz``; an outage is logged and waited out."""
@@ -160,10 +185,14 @@ class Notary:
 
     def _settle(self, request: ApprovalRequest) -> bool:
         rules = load_assistant(request.assistant, self._environment).approval
-        authors = read_manifest(self._url, request.release_id).authors
-        finding = judge(request, authors, rules, self._reader.answer(request), datetime.now(UTC))
+        manifest = read_manifest(self._url, request.release_id)
+        finding = judge(request, manifest.authors, rules, self._reader.answer(request), datetime.now(UTC))
+        if finding is None and (ended := self._reader.ended(request)):
+            finding = Finding("rejected", None, f"{ended} before anybody answered", "airflow", None)
         if finding is None:
             return False
+        if finding.decision == "approved":
+            require_pass(request, manifest, read_report(self._url, request.report_hash))
         expires = (finding.answered_at or datetime.now(UTC)) + timedelta(hours=rules.valid_hours)
         with connect(self._url) as connection:
             connection.execute(

@@ -12,7 +12,7 @@ from llmops.errors import MissingInput, NotApproved, StaleRelease, TransientErro
 from llmops.index import generations, mark
 from llmops.manifest import Manifest, canonical_json
 from llmops.registry import Registry
-from llmops.release._approval import ApprovalRequest, require_approval
+from llmops.release._approval import ApprovalRequest, require_approval, require_pass
 from llmops.release._assemble import registry_of
 from llmops.release._code import code_digest
 from llmops.release._store import Action, append_entry, current_release, ledger, read_manifest, read_report
@@ -88,7 +88,9 @@ def promote(environment: Environment, request: ApprovalRequest, actor: str) -> s
                 f"release {request.release_id[:12]} was made from uncommitted code: commit, release again"
             )
         _require_code(url, manifest)
-        compared = read_report(url, request.report_hash).baseline
+        report = read_report(url, request.report_hash)
+        require_pass(request, manifest, report)
+        compared = report.baseline
         with connect(url) as connection:
             before = current_release(connection, request.assistant, "production")
             done = [
@@ -115,14 +117,17 @@ def confirm(environment: Environment, release_id: str, wait: timedelta) -> int:
     url = environment.database_url.get_secret_value()
     assistant = read_manifest(url, release_id).assistant
     give_up = time.monotonic() + wait.total_seconds()
+    known: set[str] = set()
     while True:
         serving = _replicas(url, assistant)
+        known |= set(serving)
         behind = sorted(name for name, (release, _) in serving.items() if release != release_id)
         if serving and not behind:
             return len(serving)
         if time.monotonic() >= give_up:
-            if not serving:
+            if not known:
                 return 0
+            behind = behind or sorted(known)
             raise TransientError(
                 f"after {wait.total_seconds():.0f} s these replicas do not serve release {release_id[:12]}: "
                 f"{', '.join(behind)}; see their /readyz"
@@ -133,8 +138,9 @@ def confirm(environment: Environment, release_id: str, wait: timedelta) -> int:
 def roll_back(environment: Environment, assistant: str, to: str | None, actor: str, reason: str) -> str:
     """Move ``production`` back to an earlier production release, whole; return that release id.
 
-    ``to`` may be a prefix; None takes the release before the present one. Raises NotApproved without a name
-    or a reason, MissingInput when that release never was in production.
+    ``to`` may be a prefix; None takes the release before the present one, or the present one itself where the
+    alias went astray from the ledger: moved by hand, or by a promotion that did not finish.
+    Raises NotApproved without a name or a reason, MissingInput when that release never was in production.
     """
     if not actor.strip() or not reason.strip():
         raise NotApproved("a rollback needs the name of the person and a reason")
@@ -144,7 +150,13 @@ def roll_back(environment: Environment, assistant: str, to: str | None, actor: s
         if not entries:
             raise MissingInput(f"assistant {assistant!r} has no production release to roll back from")
         present = entries[-1].to_release
-        earlier = list(dict.fromkeys(e.to_release for e in reversed(entries) if e.to_release != present))
+        pointed = registry_of(environment, assistant).alias("production")
+        astray = pointed is None or pointed[0] != present
+        earlier = [
+            release
+            for release in dict.fromkeys(e.to_release for e in reversed(entries))
+            if release != present or astray
+        ]
         matching = [release for release in earlier if to is None or release.startswith(to)]
         if not matching:
             raise MissingInput(

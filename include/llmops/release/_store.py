@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -11,7 +13,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from llmops.database import connect
-from llmops.errors import MissingInput
+from llmops.errors import IntegrityError, MissingInput
 from llmops.manifest import Manifest, canonical_json, parse_manifest
 
 Alias = Literal["staging", "production"]
@@ -108,7 +110,7 @@ def save_report(url: str, report: StoredReport) -> None:
 
 
 def read_report(url: str, report_hash: str) -> StoredReport:
-    """Return a stored gate report; raise MissingInput if there is none."""
+    """Return a stored gate report; raise MissingInput if there is none and IntegrityError if it was changed."""
     with connect(url) as connection, connection.cursor(row_factory=class_row(StoredReport)) as cursor:
         cursor.execute(
             "SELECT report_hash, release_id, baseline, verdict, report, markdown "
@@ -118,6 +120,12 @@ def read_report(url: str, report_hash: str) -> StoredReport:
         report = cursor.fetchone()
     if report is None:
         raise MissingInput(f"no gate report {report_hash!r} in the database: run release_assistant again")
+    found = hashlib.sha256(report.report.encode()).hexdigest()
+    if found != report_hash or json.loads(report.report)["verdict"] != report.verdict:
+        raise IntegrityError(
+            f"the text stored as gate report {report_hash!r} hashes to {found!r}, or its verdict is not "
+            "the stored one: it was changed after it was decided; run release_assistant again"
+        )
     return report
 
 

@@ -182,15 +182,20 @@ class ReleaseFollower:
     def _follow(self, assistant: str) -> None:
         reported = float("-inf")
         while not self._stopping.is_set():
+            problem, swapped = None, False
             try:
                 swapped = self._catch_up(assistant)
-                release_id = self._status[assistant].release_id
-                if release_id and (swapped or time.monotonic() - reported >= self._report):
+            except Exception as error:  # noqa: BLE001 - the edge of this thread: recorded, and tried again
+                problem = f"{type(error).__name__}: {error}"
+            # Also a replica that cannot catch up says what it serves: silence would look like being gone.
+            release_id = self._status[assistant].release_id
+            if release_id and (swapped or time.monotonic() - reported >= self._report):
+                try:
                     self._source.report(assistant, release_id)
                     reported = time.monotonic()
-                self._note(assistant, None)
-            except Exception as error:  # noqa: BLE001 - the edge of this thread: recorded, and tried again
-                self._note(assistant, f"{type(error).__name__}: {error}")
+                except Exception as error:  # noqa: BLE001 - likewise
+                    problem = problem or f"{type(error).__name__}: {error}"
+            self._note(assistant, problem)
             self._stopping.wait(self._poll)
 
     def _catch_up(self, assistant: str) -> bool:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from llmops.errors import LlmopsError
+from llmops.release import code_digest
 from llmops.stack._layout import PORTS, Layout, Options
 from llmops.stack._ports import PortHolder
 from llmops.stack._secrets import write_private
@@ -16,13 +17,19 @@ from llmops.stack.processes import process_table, select
 
 
 def _supervise(options: Options) -> None:
+    code = code_digest()  # before anything starts: an edit after this line makes the stack an old one
     holder = PortHolder()
     ports = {name: holder.claim(options.ports.get(name, usual)) for name, usual in PORTS.items()}
     layout = Layout(options, ports)
     table = select(process_table(layout), options.only)
     layout.postgres.prepare()
     supervisor = Supervisor(table, layout.home)
-    published = {"environment": layout.published(), "ports": ports, "dags": str(layout.dags)}
+    published = {
+        "environment": layout.published(),
+        "ports": ports,
+        "dags": str(layout.dags),
+        "code": code,
+    }
     write_private(layout.home / "run" / "stack.json", json.dumps(published, indent=1))
     supervisor.run()
 

@@ -144,7 +144,7 @@ class AirflowClient:
         return self.request("GET", path, deserialize=True)["value"]
 
     def log(self, dag_id: str, run_id: str, task_id: str, *, attempt: int = 1) -> str:
-        """Return the text of a task's log, with the type and message of each exception."""
+        """Return the text of a task's log, with each exception's type and message and each skip's reason."""
         path = f"{_run(dag_id, run_id)}/taskInstances/{task_id}/logs/{attempt}"
         content = self.request("GET", path, full_content=True)["content"]
         return "\n".join(_text(part) for part in content)
@@ -200,13 +200,14 @@ class AirflowClient:
 
 
 def _text(part: Any) -> str:
-    """Return one entry of a task's log as text, with the errors that it carries."""
+    """Return one entry of a task's log as text, with the reason and the errors that it carries."""
     if not isinstance(part, Mapping):
         return str(part)
     errors = [
         f"{error.get('exc_type')}: {error.get('exc_value')}" for error in part.get("error_detail") or ()
     ]
-    return "\n".join([str(part.get("event", part)), *errors])
+    reason = f" {part['reason']}" if part.get("reason") else ""
+    return "\n".join([f"{part.get('event', part)}{reason}", *errors])
 
 
 def _check(answer: httpx.Response, what: str) -> None:
@@ -216,17 +217,6 @@ def _check(answer: httpx.Response, what: str) -> None:
         raise AirflowError(
             f"Airflow refused {what}: {answer.status_code} {answer.text[:500]!r}", answer.status_code
         )
-
-
-def _lines(part: str | Mapping[str, Any]) -> list[str]:
-    """Return a record of a log as text; Airflow keeps exceptions beside the message."""
-    if isinstance(part, str):
-        return [part]
-    errors = part.get("error_detail") or ()
-    return [
-        str(part.get("event", part)),
-        *(f"{error.get('exc_type')}: {error.get('exc_value')}" for error in errors),
-    ]
 
 
 def _run(dag_id: str, run_id: str) -> str:

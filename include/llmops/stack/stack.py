@@ -127,7 +127,8 @@ class Stack:
     def up(self, progress: Callable[[str], None] = lambda line: None) -> Started:
         """Start what is not running, wait until all of it works, load Airflow's settings.
 
-        ``progress`` is given one line per process. Raises StackError, after stopping what it started,
+        A stack that runs other code than the present is started anew, since its service would refuse every
+        release of the present code. ``progress`` is given one line per process. Raises StackError, after stopping what it started,
         when a process does not come up.
         """
         began = time.monotonic()
@@ -135,6 +136,9 @@ class Stack:
             running = self._running()
             wanted = {row.name for row in select(process_table(self._planned()), self._options.only)}
             already_up = running is not None and wanted <= set(running.processes)
+            if running is not None and not self._runs_this_code():
+                progress("the code changed since the stack started: restarting it")
+                already_up = False
             if not (already_up and self._follow(progress, began)):
                 already_up = False
                 self._stop()
@@ -183,6 +187,15 @@ class Stack:
     def _layout(self) -> Layout:
         published = self._published()
         return Layout(Options(self.home, dags=Path(published["dags"])), published["ports"])
+
+    def _runs_this_code(self) -> bool:
+        """Tell whether the running stack was started with the code that is there now."""
+        from llmops.release import code_digest
+
+        try:
+            return bool(self._published().get("code") == code_digest())
+        except StackError:
+            return False
 
     def _running(self) -> Snapshot | None:
         snapshot = read_state(self._run / "processes.json")
