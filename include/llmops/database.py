@@ -23,23 +23,41 @@ ROLES = ("llmops_owner", "llmops_worker", "llmops_serving", "llmops_notary")
 
 _DATABASES = {"airflow": "airflow", "mlflow": "mlflow", "llmops": "llmops_owner"}
 _MIGRATION_LOCK = 7_311_001
+_LOST = ("08", "57P")  # SQLSTATE classes: connection exceptions, and the server's shutdown or crash
 
 
 @contextlib.contextmanager
 def connect(url: str, *, autocommit: bool = False) -> Iterator[psycopg.Connection]:
     """Open a connection that commits when the block ends and rolls back when it raises.
 
-    Raises ServiceUnavailable when the server cannot be reached; the message has no credentials.
+    Raises ServiceUnavailable when the server cannot be reached or the connection is lost in the block,
+    and ConfigurationError for a URL that cannot be read; no message has credentials. All other errors of
+    the database come out as they are.
     """
     try:
         connection = psycopg.connect(url, autocommit=autocommit, connect_timeout=10)
+    except psycopg.ProgrammingError:
+        raise ConfigurationError(
+            "the database URL cannot be read: write postgresql://user:password@host:port/database, "
+            "with special characters percent-encoded"
+        ) from None  # libpq quotes the part that it cannot read, which may be the password
     except psycopg.OperationalError as error:
         raise ServiceUnavailable(
             f"Postgres does not answer at {_place(url)}: {str(error).strip()}. "
             "Is it running? On a laptop: `llmops stack status`"
         ) from error
     with connection:
-        yield connection
+        try:
+            yield connection
+            if not connection.closed:
+                connection.commit()
+        except psycopg.OperationalError as error:
+            if not (connection.broken or (error.sqlstate or "").startswith(_LOST)):
+                raise
+            raise ServiceUnavailable(
+                f"the connection to Postgres at {_place(url)} was lost: {str(error).strip()}. Try again; "
+                "is it running? On a laptop: `llmops stack status`"
+            ) from error
 
 
 @contextlib.contextmanager

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from llmops.errors import IntegrityError
 
@@ -19,6 +19,15 @@ __all__ = [
     "content_hash",
     "parse_manifest",
 ]
+
+
+def _representable(values: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a number that JSON cannot hold, which would be hashed as if it were null."""
+    canonical_json(values)
+    return values
+
+
+_Settings = Annotated[dict[str, Any], AfterValidator(_representable)]
 
 
 class _Pinned(BaseModel):
@@ -44,7 +53,7 @@ class IndexPin(_Pinned):
     """The index generation that answers are retrieved from."""
 
     generation: str
-    chunker: dict[str, Any]
+    chunker: _Settings
 
 
 class Manifest(_Pinned):
@@ -60,10 +69,10 @@ class Manifest(_Pinned):
     code_digest: str
     dirty: bool
     prompt: PromptPin
-    generator: dict[str, Any]
+    generator: _Settings
     embedder: ArtifactPin | None
     index: IndexPin | None
-    retrieval: dict[str, Any]
+    retrieval: _Settings
     evaluation_digest: str
     gate_digest: str
     authors: tuple[str, ...]
@@ -88,8 +97,15 @@ def content_hash(value: Any) -> str:
 
 
 def parse_manifest(text: str, release_id: str) -> Manifest:
-    """Return the manifest in ``text``; raise IntegrityError unless its hash is ``release_id``."""
-    manifest = Manifest.model_validate_json(text)
+    """Return the manifest in ``text``; raise IntegrityError unless it is one whose hash is ``release_id``."""
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'text'}: {e['msg']}" for e in error.errors()[:5])
+        raise IntegrityError(
+            f"the manifest stored as release {release_id!r} is damaged ({wrong}): "
+            "do not use it, assemble the release again"
+        ) from error
     if manifest.release_id != release_id:
         raise IntegrityError(
             f"the manifest stored as release {release_id!r} hashes to {manifest.release_id!r}: "

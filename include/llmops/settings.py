@@ -7,10 +7,11 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 
 from llmops.errors import ConfigurationError
 
@@ -24,6 +25,7 @@ __all__ = [
     "include_root",
     "inherited",
     "load_environment",
+    "masked",
     "merge",
     "read_yaml",
     "validate",
@@ -33,12 +35,15 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Z][A-Z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_USER_IN_URL = re.compile(r"://(?:[^\s/:@]*:\S*|[^\s/?#@]*)@")
+_PASSWORD = re.compile(r"(?i)(password\s*=\s*)('(?:\\.|[^'\\])*'|[^\s&]+)")
+_SECRET_KEY = re.compile(r"(?i)pass|secret|token|api_?key")
 
 
 class Section(BaseModel):
     """Base of everything a person writes in a configuration file: unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Environment(Section):
@@ -55,8 +60,6 @@ class Environment(Section):
     airflow_url: str
     serving_url: str
     notary_url: str
-    compute: Literal["local", "databricks"] = "local"
-    release_branch: str | None = None
     assistant_overrides: dict[str, Any] = {}
 
     def table_root(self, assistant: str) -> str:
@@ -85,16 +88,28 @@ def environ() -> dict[str, str]:
     ``llmops stack up`` writes ``<home>/run/stack.json`` (mode 600) with the addresses that its
     processes really have, so that commands find them without any variable being set.
     """
-    published: dict[str, str] = {}
-    file = home() / "run" / "stack.json"
-    if file.exists():
-        try:
-            published = json.loads(file.read_text())["environment"]
-        except (json.JSONDecodeError, KeyError) as error:
-            raise ConfigurationError(
-                f"{file} is damaged ({error!r}): run `llmops stack down`, then `llmops stack up`"
-            ) from error
-    return {**published, **os.environ}
+    return {**_published(home() / "run" / "stack.json"), **os.environ}
+
+
+def _published(file: Path) -> dict[str, str]:
+    """Return the variables in ``file``, none when no stack is running."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise ConfigurationError(
+            f"{file} cannot be read ({error.strerror}): use the account that started the stack, "
+            "or set LLMOPS_HOME to a folder of your own"
+        ) from error
+    except ValueError:
+        content = None
+    variables = content.get("environment") if isinstance(content, dict) else None
+    if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
+        raise ConfigurationError(
+            f"{file} is damaged: it holds no variables. Run `llmops stack down`, then `llmops stack up`"
+        )
+    return variables
 
 
 def inherited() -> dict[str, str]:
@@ -151,8 +166,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigurationError(f"{path} does not exist") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not valid YAML: {error}") from error
+        raise ConfigurationError(f"{path} is not valid YAML: {masked(str(error))}") from error
     if not isinstance(values, dict):
         raise ConfigurationError(
             f"{path} must hold a mapping of keys to values, found {type(values).__name__}"
@@ -171,16 +188,35 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
 
 
 def validate(model: type[ModelT], values: Mapping[str, Any], path: Path) -> ModelT:
-    """Return ``values`` as ``model``; raise one ConfigurationError that names every wrong key."""
+    """Return ``values`` as ``model``; raise one ConfigurationError that names every wrong key.
+
+    The message shows wrong values, but none that may be, or hold, a password.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}"
-            + ("" if isinstance(e["input"], Mapping) else f" (found {e['input']!r})")
+            f"{'.'.join(map(str, e['loc'])) or 'file'}: {masked(e['msg'])}{_found(e)}"
             for e in error.errors(include_url=False)
         )
         raise ConfigurationError(f"{path}: {problems}. See docs/configuration.md") from error
+
+
+def masked(text: str) -> str:
+    """Return ``text`` with ``***`` in place of users and passwords in URLs, and of ``password=`` values."""
+    return _PASSWORD.sub(r"\1***", _USER_IN_URL.sub("://***@", text))
+
+
+def _found(problem: ErrorDetails) -> str:
+    """Return the wrong value for an error message; nothing where it may be a secret."""
+    value = repr(problem["input"])
+    secret = (
+        problem["type"] == "extra_forbidden"  # a misspelt key of any meaning, perhaps `database_urll`
+        or _SECRET_KEY.search(".".join(map(str, problem["loc"])))
+        or masked(value) != value
+        or ("://" in value and "@" in value)
+    )
+    return "" if secret or isinstance(problem["input"], Mapping) else f" (found {value})"
 
 
 def _resolve(value: Any, variables: Mapping[str, str], path: Path) -> Any:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from llmops.assistant import load_assistant
 from llmops.chain import ChatGenerator
+from llmops.cli._approve import Approver
 from llmops.cli._story import Story, Wishes
 from llmops.cli._timing import Ledger
 from llmops.cli.demo import command
 from llmops.errors import ConfigurationError
 from llmops.settings import load_environment
+from llmops.stack import AirflowClient
+from llmops.stack.airflow_api import _text
 
 
 @pytest.fixture
@@ -78,3 +85,64 @@ def test_an_error_of_ours_is_one_line_and_exit_code_1(home: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"llm": "ftp://host/v1"}, "http://"),
+        ({"llm": "http://127.0.0.1:9/v1", "key_file": Path("missing")}, "key file .*missing"),
+    ],
+    ids=["url", "key file"],
+)
+def test_a_language_model_that_cannot_be_asked_is_refused_before_anything_starts(
+    home: Path, wish: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        Story(Wishes(model="small", **wish)).tell()
+    assert not home.exists()
+
+
+class _Runs:
+    """An Airflow with one release run whose first task was skipped in its second attempt."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        return [{"task_id": "assemble", "state": "skipped", "try_number": 2}]
+
+    def log(self, dag_id: str, run_id: str, task_id: str, *, attempt: int) -> str:
+        assert (task_id, attempt) == ("assemble", 2)
+        return _text({"event": "Skipping task.", "reason": self._reason})
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("release 0123456789ab is production already", "in production already: nothing to do"),
+        ("release 0123456789ab is waiting already", "waiting for its approvers already"),
+        ("something else", "Nothing was released"),
+    ],
+)
+def test_a_release_that_was_not_assembled_says_where_it_stands(reason: str, said: str) -> None:
+    screen = io.StringIO()
+    story = Story(Wishes(), console=Console(file=screen, width=300))
+    approver = Approver(story.stack, story.console, story.ledger)
+    story._explain(cast(AirflowClient, _Runs(reason)), "run", approver)
+    assert said in screen.getvalue()
+    assert ("in production already" in screen.getvalue()) == ("is production" in reason)
+
+
+def test_the_hourly_index_sync_runs_from_the_first_release_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[str] = []
+    client = SimpleNamespace(unpause=did.append)
+    for name in ("_start", "_ingest", "_fine_tune", "_ask", "_finish"):
+        monkeypatch.setattr(Story, name, lambda *_: None)
+    monkeypatch.setattr(Story, "_release", lambda *_, first, **__: did.append(f"release {first}"))
+    story = Story(Wishes(), console=Console(file=io.StringIO()))
+    monkeypatch.setattr(story.stack, "client", lambda user: client)
+    story.tell()
+    assert did == ["release True", "sync_index", "release False"]

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from llmops.errors import ConfigurationError, StackError
+from llmops.release import code_digest
 from llmops.stack import Stack
 from support.stacks import leftovers, process_of, wait_until
 
@@ -59,6 +60,30 @@ def test_progress_has_one_line_per_process_and_a_second_up_changes_nothing(make_
     assert [line.split()[0] for line in lines] == ["postgres", "database"]
     assert (first.already_up, second.already_up) == (False, True)
     assert process_of(stack, "postgres").pid == before
+
+
+def _started_by_other_code(stack: Stack, code: str | None) -> None:
+    file = stack.home / "run" / "stack.json"
+    published = json.loads(file.read_text())
+    assert published.pop("code") == code_digest()
+    file.write_text(json.dumps(published | ({"code": code} if code else {})))
+
+
+@pytest.mark.parametrize("code", ["0" * 64, None], ids=["other code", "a version that did not say"])
+def test_a_stack_that_runs_other_code_is_restarted_with_all_it_ran(
+    make_stack: MakeStack, code: str | None
+) -> None:
+    stack = make_stack("database")
+    stack.up()
+    before = process_of(stack, "postgres").pid
+    _started_by_other_code(stack, code)
+    lines: list[str] = []
+    part = Stack(stack.home, only=("postgres",), ports=dict.fromkeys(stack.wished_ports, 0))
+    assert not part.up(lines.append).already_up
+    assert lines[0] == "the code changed since the stack started: restarting it"
+    assert [line.split()[0] for line in lines[1:]] == ["postgres", "database"]
+    assert process_of(stack, "postgres").pid != before
+    assert stack.up().already_up
 
 
 def test_commands_find_the_running_stack_and_secrets_are_private(make_stack: MakeStack) -> None:

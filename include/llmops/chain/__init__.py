@@ -5,6 +5,7 @@ from llmops.chain._chain import Chain, check_question
 from llmops.chain._chat import ChatGenerator
 from llmops.chain._extractive import ExtractiveGenerator
 from llmops.chain._generator import Generator
+from llmops.chain._prompt import PromptTemplate
 from llmops.chain._retrieval import HybridRetrieval, NoRetrieval, Retrieval, Searcher
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Generator",
     "HybridRetrieval",
     "NoRetrieval",
+    "PromptTemplate",
     "Retrieval",
     "Searcher",
     "check_question",

@@ -6,12 +6,16 @@ import importlib
 import logging
 import pkgutil
 import sys
+import traceback
 
 import click
 
 from llmops.errors import LlmopsError
+from llmops.settings import masked
 
 __all__ = ["main"]
+
+log = logging.getLogger(__name__)
 
 
 class _Nouns(click.Group):
@@ -29,7 +33,12 @@ class _Nouns(click.Group):
 
 
 @click.command(cls=_Nouns, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-v", "--verbose", is_flag=True, help="Show what happens inside (INFO lines on stderr).")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Show what happens inside (INFO lines on stderr), and where an error came from.",
+)
 @click.version_option(package_name="llmops")
 def command(verbose: bool) -> None:
     """Run the whole life of an LLM application as Airflow DAGs."""
@@ -42,9 +51,15 @@ def command(verbose: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one line on stderr and exit code 1."""
+    """Run the command line; an error of ours, a file or Postgres is ``error: …`` on stderr and exit code 1."""
     try:
         command(standalone_mode=True)
-    except LlmopsError as error:
-        click.secho(f"error: {error}", fg="red", err=True)
+    except Exception as error:
+        from psycopg import Error as PostgresError  # only now: most commands never need it
+
+        if not isinstance(error, LlmopsError | OSError | PostgresError):
+            raise
+        log.info("Where the error came from:\n%s", masked(traceback.format_exc()))
+        text = str(error) if isinstance(error, LlmopsError) else " ".join(str(error).split())
+        click.secho(f"error: {masked(text) or type(error).__name__}", fg="red", err=True)
         sys.exit(1)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from llmops.errors import MissingInput, ServiceUnavailable
+from llmops.errors import MissingInput, ServiceUnavailable, TerminalError
+from llmops.settings import masked
 
 __all__ = ["answering", "client_of", "model_version", "place"]
 
@@ -20,7 +21,16 @@ _QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
 }
 _MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
-_UNAVAILABLE = {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "BAD_GATEWAY"}
+_UNAVAILABLE = {
+    "ABORTED",
+    "BAD_GATEWAY",
+    "CANCELLED",
+    "DEADLINE_EXCEEDED",
+    "INTERNAL_ERROR",
+    "REQUEST_LIMIT_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "TEMPORARILY_UNAVAILABLE",
+}
 
 
 def client_of(url: str) -> Any:
@@ -41,20 +51,27 @@ def place(url: str) -> str:
 
 @contextlib.contextmanager
 def answering(url: str, what: str) -> Iterator[None]:
-    """Turn MLflow's errors into ours: MissingInput for what is not there, ServiceUnavailable for silence."""
+    """Turn MLflow's errors into ours.
+
+    MissingInput for what is not there, ServiceUnavailable for silence and overload, TerminalError for a
+    request that MLflow refuses.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except MlflowException as error:
         if error.error_code in _MISSING:
-            raise MissingInput(f"MLflow at {place(url)} has no {what}: {error.message}") from error
+            raise MissingInput(f"MLflow at {place(url)} has no {what}: {masked(error.message)}") from error
         if error.error_code in _UNAVAILABLE:
             raise ServiceUnavailable(
                 f"MLflow at {place(url)} does not answer for {what}. Is it running? "
                 "On a laptop: `llmops stack status`"
             ) from error
-        raise
+        raise TerminalError(
+            f"MLflow at {place(url)} refused what was asked about {what} ({error.error_code}): "
+            f"{masked(error.message)}"
+        ) from error
 
 
 def model_version(uri: str) -> tuple[str, str]:

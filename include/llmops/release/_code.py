@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import subprocess
 from pathlib import Path
 
 import llmops
 from llmops.settings import include_root
 
+log = logging.getLogger(__name__)
+
+_GIT_SECONDS = 60.0
 _CODE = (".py", ".sql", ".json", ".yaml", ".typed")
 
 
@@ -32,12 +36,20 @@ def code_digest() -> str:
 
 
 def is_dirty() -> bool:
-    """Return whether the checkout has changes that are not committed; an image without Git is clean."""
+    """Return whether the checkout has changes that are not committed; an image without Git is clean.
+
+    A checkout that Git cannot tell about counts as dirty: Git is not installed, fails or takes too long.
+    """
     root = include_root().parent
     if not (root / ".git").exists():
         return False
-    status = subprocess.run(
-        ["git", "-C", str(root), "status", "--porcelain", "--", "include", "dags", "plugins", "requirements.txt"],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    command = ["git", "-C", str(root), "status", "--porcelain", "--", "include", "dags", "plugins"]
+    command += ["requirements.txt"]
+    try:
+        status = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_GIT_SECONDS)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        log.warning(
+            "Git cannot tell whether %s has uncommitted changes, so it counts as dirty: %s", root, error
+        )
+        return True
     return status.returncode != 0 or bool(status.stdout.strip())

@@ -127,22 +127,25 @@ class Stack:
     def up(self, progress: Callable[[str], None] = lambda line: None) -> Started:
         """Start what is not running, wait until all of it works, load Airflow's settings.
 
-        A stack that runs other code than the present is started anew, since its service would refuse every
-        release of the present code. ``progress`` is given one line per process. Raises StackError, after stopping what it started,
-        when a process does not come up.
+        A stack that runs other code than the present is started anew with all it ran, since its service
+        would refuse every release of the present code. ``progress`` is given one line per process. Raises
+        StackError, after stopping what it started, when a process does not come up.
         """
         began = time.monotonic()
         with self._exclusively():
             running = self._running()
-            wanted = {row.name for row in select(process_table(self._planned()), self._options.only)}
+            table, only = process_table(self._planned()), self._options.only
+            wanted = {row.name for row in select(table, only)}
             already_up = running is not None and wanted <= set(running.processes)
             if running is not None and not self._runs_this_code():
                 progress("the code changed since the stack started: restarting it")
                 already_up = False
+                known = [row.name for row in table if row.name in running.processes]
+                only = (*only, *known) if only else ()
             if not (already_up and self._follow(progress, began)):
                 already_up = False
                 self._stop()
-                self._start(progress, began)
+                self._start(progress, began, only)
             return Started(time.monotonic() - began, self._unseen_passwords(), already_up)
 
     def down(self) -> int:
@@ -215,23 +218,23 @@ class Stack:
                 ) from error
             yield
 
-    def _start(self, progress: Callable[[str], None], began: float) -> None:
+    def _start(self, progress: Callable[[str], None], began: float, only: tuple[str, ...]) -> None:
         """Start everything; stop what came up when something did not."""
         try:
-            self._launch()
+            self._launch(only)
             if not self._follow(progress, began):
                 raise StackError(f"the supervisor ended: see {self.home / 'logs' / 'supervisor.log'}")
         except BaseException:
             self._stop()
             raise
 
-    def _launch(self) -> None:
+    def _launch(self, only: tuple[str, ...]) -> None:
         """Start the supervisor in the background and wait until it has published the addresses."""
         for name in ("stack.json", "error.txt"):
             (self._run / name).unlink(missing_ok=True)
         given = {
             "home": str(self.home),
-            "only": self._options.only,
+            "only": only,
             "ports": dict(self._options.ports),
             "dags": str(self._options.dags or ""),
         }
