@@ -168,8 +168,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} does not exist") from error
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        # Not the whole message: it quotes the line, which may hold a password.
+        raise ConfigurationError(f"{path} is not valid YAML: {error.problem}{place}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not valid YAML: {masked(str(error))}") from error
+        raise ConfigurationError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigurationError(
             f"{path} must hold a mapping of keys to values, found {type(values).__name__}"
