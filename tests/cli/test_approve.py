@@ -113,7 +113,7 @@ def test_any_other_refusal_is_an_error() -> None:
 
 
 def test_a_key_is_asked_for_once_even_when_its_answer_has_to_be_sent_twice(terminal: _Terminal) -> None:
-    airflow = _Airflow(ServiceUnavailable("a blip"))
+    airflow = _Airflow(ServiceUnavailable("a blip"), answered_at_look=50)
     approver, screen = _approver(airflow)
     terminal.types(b"x\nr\n")
     with pytest.raises(ServiceUnavailable):

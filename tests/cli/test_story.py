@@ -96,8 +96,9 @@ def test_an_error_of_ours_is_one_line_and_exit_code_1(home: Path) -> None:
     ids=["url", "key file"],
 )
 def test_a_language_model_that_cannot_be_asked_is_refused_before_anything_starts(
-    home: Path, wish: dict[str, Any], words: str
+    home: Path, monkeypatch: pytest.MonkeyPatch, wish: dict[str, Any], words: str
 ) -> None:
+    monkeypatch.setattr(Story, "_start", lambda story: pytest.fail("the stack was started"))
     with pytest.raises(ConfigurationError, match=words):
         Story(Wishes(model="small", **wish)).tell()
     assert not home.exists()

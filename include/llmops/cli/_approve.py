@@ -48,7 +48,7 @@ class Approver:
         if question["response_received"]:
             self.answered = True
             return
-        if True:
+        if self._decision is None:
             self._decision = self._decide(dag_id, run_id)
         if self._decision is not None:
             self._send(dag_id, run_id, self._decision)

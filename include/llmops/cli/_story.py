@@ -137,11 +137,14 @@ class Story:
                 f"{_changes(merged)}; chunks: {_changes(chunked)}"
             )
 
-    def _fine_tune(self, airflow: AirflowClient, assistant: str) -> str:
+    def _fine_tune(self, airflow: AirflowClient, assistant: str) -> str | None:
         with self._stage("Fine-tune the embedder on the documents' own headings and sections"):
             run_id = self._trigger("fine_tune_embedder", {"assistant": assistant, "announce": False})
             self._follow(airflow, "fine_tune_embedder", run_id)
             results = self._results(airflow, "fine_tune_embedder", run_id)
+            if "register_embedder" not in results:
+                self._say("Every document is needed for the evaluation: nothing is left to train on.")
+                return None
             registered, trained = results["register_embedder"], results["train_embedder"]
             self._say(
                 f"{results['build_training_set']['pairs']} pairs; "
@@ -181,7 +184,8 @@ class Story:
             self._say(_why_skipped(airflow.log("release_assistant", run_id, "assemble", attempt=attempt)))
             return
         self._say(
-            f"index: {built.get('embedded', 0)} texts embedded, {built.get('reused', 0)} from the cache"
+            f"index {built.get('generation')}: {built.get('chunks', 0)} chunks; this run embedded "
+            f"{built.get('embedded', 0)} of them, {built.get('reused', 0)} were cached, the follower did the rest"
         )
         verdict = (results.get("gate") or {}).get("verdict")
         if not approver.asked and verdict:
