@@ -183,10 +183,7 @@ class Story:
             attempt = tasks["assemble"].get("try_number") or 1
             self._say(_why_skipped(airflow.log("release_assistant", run_id, "assemble", attempt=attempt)))
             return
-        self._say(
-            f"index {built.get('generation')}: {built.get('chunks', 0)} chunks; this run embedded "
-            f"{built.get('embedded', 0)} of them, {built.get('reused', 0)} were cached, the follower did the rest"
-        )
+        self._say(_index_line(built))
         verdict = (results.get("gate") or {}).get("verdict")
         if not approver.asked and verdict:
             self.console.print(Markdown(self._report(results["gate"]["report_hash"])))
@@ -344,6 +341,16 @@ def _why_skipped(log: str) -> str:
     if re.search(r"release [0-9a-f]+ is production already", log):
         return "Exactly this release is in production already: nothing to do."
     return "Nothing was released; the log of the task assemble says why."
+
+
+def _index_line(built: Mapping[str, Any]) -> str:
+    embedded, reused = built.get("embedded", 0), built.get("reused", 0)
+    rest = built.get("chunks", 0) - embedded - reused
+    by_follower = f", {rest} by the index follower" if rest > 0 else ""
+    return (
+        f"index {built.get('generation')}: {built.get('chunks', 0)} chunks; "
+        f"{embedded} embedded in this run, {reused} from the cache{by_follower}"
+    )
 
 
 def _losses(metrics: Mapping[str, float]) -> str:
