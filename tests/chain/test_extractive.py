@@ -74,6 +74,18 @@ def test_a_chunk_of_code_only_can_answer() -> None:
     assert answer.text == "```python\nkiln.open_damper()\nkiln.light_burner()\n```\n[1]"
 
 
+@pytest.mark.parametrize(
+    "code", ["    minutes: int = 45,\n) -> None", "def warm(\n    degrees: int,", "kiln.log(['lit')]"]
+)
+def test_code_that_was_cut_is_not_quoted(code: str) -> None:
+    cut = hit("kiln", f"```python\n{code}\n```\n\nOpen the damper of the kiln before you light the burner.")
+    answer = extractive_chain(Shelf([cut, CLAY]), threshold=0.3).answer(QUESTION)
+    assert answer.text.startswith("Open the damper of the kiln before you light the burner. [1]")
+    assert "```" not in answer.text
+    only = hit("kiln", f"```python\n{code}\n```")
+    assert extractive_chain(Shelf([only]), threshold=0.0).answer(QUESTION).refused
+
+
 def test_nothing_quotable_in_the_chunks_is_refused() -> None:
     assert (
         extractive_chain(Shelf([hit("kiln", "# Kiln\n\n| a |\n|---|")]), threshold=0.0)

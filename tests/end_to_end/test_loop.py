@@ -40,6 +40,17 @@ def backfills(loop: Loop) -> list[dict]:
     return loop.client("admin").request("GET", "/backfills", dag_id="ingest_documents")["backfills"]
 
 
+def documents_read(loop: Loop) -> dict[str, int]:
+    """Return how many documents the source had on each replayed day."""
+    return {
+        run["logical_date"][:10]: loop.client().result(
+            "ingest_documents", run["dag_run_id"], "parse_documents"
+        )["documents"]
+        for run in loop.client().runs("ingest_documents")
+        if run["run_type"] == "backfill"
+    }
+
+
 def release(loop: Loop, assistant: str, user: str = "author", **conf: str) -> str:
     """Start a release and return its run id once a person is asked, or once it ended."""
     loop.client("admin").unpause("release_assistant")
@@ -79,6 +90,7 @@ def test_days_backfilled_out_of_order_end_like_a_fresh_build_of_the_last_day(loo
     backfill(loop, DAYS[2], DAYS[2])
     backfill(loop, DAYS[0], DAYS[1])
     backfill(loop, DAYS[1], DAYS[1])
+    assert documents_read(loop) == dict(zip(DAYS, (2, 3, 2), strict=True))
     release(loop, "history")
     _, state = loop.run("ingest_documents", {"assistant": "fresh"})
     assert state == "success"

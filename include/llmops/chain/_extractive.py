@@ -35,6 +35,8 @@ _SURE_BY_MEANING = 0.6
 _FEWEST_WORDS = 3
 _LONGEST_SENTENCE = 600
 _LONGEST_CODE = 2400
+_PARTNER = {"(": ")", "[": "]", "{": "}"}
+_CLOSING = frozenset(_PARTNER.values())
 _MEANING, _WORDS, _RANK = 0.6, 0.25, 0.15
 _NEARLY_AS_GOOD = 0.6
 _THE_SAME = 0.92
@@ -181,8 +183,24 @@ def _candidates(hits: Sequence[Hit], weights: dict[str, float], code: bool) -> I
 def _quotable(passage: Passage, own: set[str], only_code: bool) -> bool:
     """Return whether a passage can answer: code does so by itself only where there is nothing else."""
     if passage.code:
-        return only_code and len(passage.text) <= _LONGEST_CODE
+        return only_code and _is_whole(passage)
     return len(own) >= _FEWEST_WORDS and len(passage.text) <= _LONGEST_SENTENCE
+
+
+def _is_whole(code: Passage) -> bool:
+    """Return whether code is short enough to quote and was not cut: every bracket has its partner.
+
+    Brackets within strings count too: rather no code than a piece of a signature.
+    """
+    if len(code.text) > _LONGEST_CODE:
+        return False
+    expected: list[str] = []
+    for character in code.text:
+        if character in _PARTNER:
+            expected.append(_PARTNER[character])
+        elif character in _CLOSING and (not expected or expected.pop() != character):
+            return False
+    return not expected
 
 
 def _where(hit: Hit) -> str:
@@ -222,7 +240,7 @@ def _with_code(chosen: Sequence[_Candidate], hits: Sequence[Hit]) -> list[_Candi
         for number, candidate in enumerate(candidates, 1):
             around = passages(hits[candidate.hit].text)
             place = candidate.passage.place + step
-            if 0 <= place < len(around) and around[place].code and len(around[place].text) <= _LONGEST_CODE:
+            if 0 <= place < len(around) and around[place].code and _is_whole(around[place]):
                 code = _Candidate(candidate.hit, around[place], candidate.words, candidate.rank)
                 return [*chosen[:number], code, *chosen[number:]]
     return list(chosen)
