@@ -54,13 +54,19 @@ class _Terminal:
     def __init__(self) -> None:
         self._person, ours = os.openpty()
         self.stdin = os.fdopen(ours)
+        self._open = True
 
     def types(self, keys: bytes) -> None:
         os.write(self._person, keys)
 
+    def hangs_up(self) -> None:
+        os.close(self._person)
+        self._open = False
+
     def close(self) -> None:
         self.stdin.close()
-        os.close(self._person)
+        if self._open:
+            os.close(self._person)
 
 
 @pytest.fixture
@@ -72,17 +78,11 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Terminal]:
     made.close()
 
 
-@pytest.fixture
-def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO())
-
-
-def _approver(airflow: _Airflow) -> tuple[Approver, io.StringIO]:
+def _approver(airflow: _Airflow, *, attended: bool = False) -> tuple[Approver, io.StringIO]:
     screen = io.StringIO()
-    return Approver(cast(Stack, airflow), Console(file=screen, width=200), Ledger()), screen
+    return Approver(cast(Stack, airflow), Console(file=screen, width=200), Ledger(), attended), screen
 
 
-@pytest.mark.usefixtures("nobody")
 def test_an_answer_that_airflow_did_not_take_is_sent_again_at_the_next_look() -> None:
     airflow = _Airflow(ServiceUnavailable("a blip"))
     approver, screen = _approver(airflow)
@@ -95,7 +95,6 @@ def test_an_answer_that_airflow_did_not_take_is_sent_again_at_the_next_look() ->
     assert screen.getvalue().count("The evidence") == 1
 
 
-@pytest.mark.usefixtures("nobody")
 def test_a_request_that_was_answered_elsewhere_is_left_alone() -> None:
     airflow = _Airflow(AirflowError("answered already", 409))
     approver, _ = _approver(airflow)
@@ -104,7 +103,6 @@ def test_a_request_that_was_answered_elsewhere_is_left_alone() -> None:
     assert (approver.answered, airflow.answers) == (True, [])
 
 
-@pytest.mark.usefixtures("nobody")
 def test_any_other_refusal_is_an_error() -> None:
     approver, _ = _approver(_Airflow(AirflowError("not one of the approvers", 403)))
     with pytest.raises(AirflowError, match="approvers"):
@@ -114,7 +112,7 @@ def test_any_other_refusal_is_an_error() -> None:
 
 def test_a_key_is_asked_for_once_even_when_its_answer_has_to_be_sent_twice(terminal: _Terminal) -> None:
     airflow = _Airflow(ServiceUnavailable("a blip"), answered_at_look=50)
-    approver, screen = _approver(airflow)
+    approver, screen = _approver(airflow, attended=True)
     terminal.types(b"x\nr\n")
     with pytest.raises(ServiceUnavailable):
         approver.answer("release_assistant", "run")
@@ -125,10 +123,16 @@ def test_a_key_is_asked_for_once_even_when_its_answer_has_to_be_sent_twice(termi
     assert approver.ledger.human > 0
 
 
-def test_after_the_end_of_the_input_it_waits_for_an_answer_in_airflow(terminal: _Terminal) -> None:
+@pytest.mark.parametrize("ending", ["end of file", "hang-up"])
+def test_after_the_end_of_the_input_it_waits_for_an_answer_in_airflow(
+    terminal: _Terminal, ending: str
+) -> None:
     airflow = _Airflow(answered_at_look=6)
-    approver, screen = _approver(airflow)
-    terminal.types(b"\x04")
+    approver, screen = _approver(airflow, attended=True)
+    if ending == "hang-up":
+        terminal.hangs_up()
+    else:
+        terminal.types(b"\x04")
     began = time.monotonic()
     approver.answer("release_assistant", "run")
     assert (approver.answered, airflow.answers, airflow.looks) == (True, [], 6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -129,7 +130,7 @@ class _Runs:
 def test_a_release_that_was_not_assembled_says_where_it_stands(reason: str, said: str) -> None:
     screen = io.StringIO()
     story = Story(Wishes(), console=Console(file=screen, width=300))
-    approver = Approver(story.stack, story.console, story.ledger)
+    approver = Approver(story.stack, story.console, story.ledger, attended=False)
     story._explain(cast(AirflowClient, _Runs(reason)), "run", approver)
     assert said in screen.getvalue()
     assert ("in production already" in screen.getvalue()) == ("is production" in reason)
@@ -147,3 +148,14 @@ def test_the_hourly_index_sync_runs_from_the_first_release_on(
     monkeypatch.setattr(story.stack, "client", lambda user: client)
     story.tell()
     assert did == ["release True", "sync_index", "release False"]
+
+
+def test_a_demo_is_attended_when_it_begins_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    person, ours = os.openpty()
+    try:
+        with os.fdopen(ours) as terminal, io.StringIO() as pipe:
+            for stdin, attended in ((terminal, True), (pipe, False)):
+                monkeypatch.setattr(sys, "stdin", stdin)
+                assert Story(Wishes()).attended is attended
+    finally:
+        os.close(person)

@@ -71,6 +71,16 @@ def test_staging_stays_where_it_is_after_promotion(environment: Environment, app
     assert registry_of(environment, "guide").alias("staging")[0] == request.release_id  # type: ignore[index]
 
 
+def test_staging_again_registers_nothing_and_records_nothing(
+    environment: Environment, release: Make, report: Make, url: str
+) -> None:
+    release_id = release()
+    report_hash = report(release_id)
+    versions = [stage(environment, release_id, report_hash, "author") for _ in range(2)]
+    assert versions == [1, 1]
+    assert [e.to_release for e in ledger(url, "guide", "staging")] == [release_id]
+
+
 def test_a_report_that_is_no_pass_can_neither_be_staged_nor_asked_about(
     environment: Environment, release: Make, report: Make, ask: Ask
 ) -> None:

@@ -26,11 +26,13 @@ class Approver:
 
     It is called at every look at the run, also after one that Airflow did not answer: what was shown
     is not shown again, and a decision that could not be sent is sent by the next call.
+    ``attended`` says that the demo began on a terminal: losing it later is no reason to approve without a person.
     """
 
     stack: Stack
     console: Console
     ledger: Ledger
+    attended: bool
     asked: bool = False
     answered: bool = False
     _decision: str | None = None
@@ -61,7 +63,7 @@ class Approver:
 
     def _decide(self, dag_id: str, run_id: str) -> str | None:
         """Return the option to answer with, or None when the request was answered in Airflow meanwhile."""
-        if not sys.stdin.isatty():
+        if not self.attended:
             self._say(
                 "No terminal, so the demo approves with the reviewer's account (channel demo, counts in dev only)."
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -54,6 +55,7 @@ class Story:
     console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
     stack: Stack = field(default_factory=Stack)
     ledger: Ledger = field(default_factory=Ledger)
+    attended: bool = field(default_factory=lambda: sys.stdin.isatty())
     stage_number: int = 0
 
     def tell(self) -> None:
@@ -169,7 +171,7 @@ class Story:
                 )
                 return
             run_id = self._trigger("release_assistant", {"assistant": assistant, "embedder": embedder})
-            approver = Approver(self.stack, self.console, self.ledger)
+            approver = Approver(self.stack, self.console, self.ledger, self.attended)
             self._follow(airflow, "release_assistant", run_id, approver)
             self._explain(airflow, run_id, approver)
 
