@@ -9,6 +9,8 @@ import psycopg
 import pytest
 
 from llmops.errors import IntegrityError, MissingInput, NotApproved, StaleRelease, TransientError
+from llmops.index import Generation, create_generation, find_generation
+from llmops.manifest import ArtifactPin, IndexPin
 from llmops.release import (
     ApprovalRequest,
     RunReference,
@@ -129,8 +131,35 @@ def test_an_approval_of_one_release_does_not_promote_another(
     one, other = release("a"), release("b")
     request = ask(one, report(one))
     record(request, release_id=other, report_hash=report(other))
-    with pytest.raises(NotApproved, match="not this one"):
+    with pytest.raises(NotApproved, match=f"of release {other[:12]} .* not of this one"):
         promote(environment, request, "author")
+
+
+def test_an_approval_on_another_report_of_the_release_promotes_nothing(
+    environment: Environment, release: Make, report: Make, ask: Ask, record: Record
+) -> None:
+    release_id = release()
+    request, other = ask(release_id, report(release_id)), report(release_id)
+    record(request, report_hash=other)
+    with pytest.raises(NotApproved, match=f"on report {other[:12]}"):
+        promote(environment, request, "author")
+    assert production(environment) is None
+
+
+def test_promotion_makes_the_releases_index_live(
+    environment: Environment, release: Make, report: Make, ask: Ask, record: Record, url: str
+) -> None:
+    embedder = ArtifactPin(uri="models:/e/1", files={}, fingerprint="f")
+    generation = Generation("guide_1", "guide", embedder, fingerprint="f", dimension=3, chunker="c")
+    create_generation(url, generation)
+    release_id = release(embedder=embedder, index=IndexPin(generation=generation.id, chunker={"digest": "c"}))
+    report_hash = report(release_id)
+    stage(environment, release_id, report_hash, "author")
+    request = ask(release_id, report_hash)
+    record(request)
+    assert find_generation(url, generation.id).state == "building"
+    promote(environment, request, "author")
+    assert find_generation(url, generation.id).state == "live"
 
 
 def test_promotion_is_refused_when_production_moved_since_the_gate_compared(
@@ -169,6 +198,29 @@ def test_a_replica_with_other_code_stops_promotion_before_the_alias_moves(
     assert registry_of(environment, "guide").alias("production") is None
 
 
+def test_a_worker_with_other_code_does_not_promote(
+    environment: Environment, approved: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = approved()
+    monkeypatch.setattr("llmops.release._promotion.code_digest", lambda: "newer")
+    with pytest.raises(NotApproved, match="this worker run"):
+        promote(environment, request, "author")
+    assert registry_of(environment, "guide").alias("production") is None
+
+
+def test_a_replica_that_is_gone_does_not_stop_promotion(
+    environment: Environment, database: FreshDatabase, approved: Ask
+) -> None:
+    request = approved()
+    with psycopg.connect(database.url("llmops_serving")) as connection:
+        connection.execute(
+            "INSERT INTO replicas (assistant, replica_id, release_id, code_digest, seen_at) "
+            "VALUES ('guide', 'r1', 'x', 'old', now() - interval '1 minute')"
+        )
+    promote(environment, request, "author")
+    assert production(environment) == request.release_id
+
+
 def test_an_alias_moved_by_hand_is_not_followed(environment: Environment, approved: Ask) -> None:
     first = approved("a")
     promote(environment, first, "author")
@@ -194,7 +246,16 @@ def test_rollback_goes_to_an_earlier_production_release_with_a_name_and_a_reason
     for actor, reason in (("", "bad answers"), ("reviewer", " ")):
         with pytest.raises(NotApproved):
             roll_back(environment, "guide", None, actor, reason)
-    assert roll_back(environment, "guide", None, "reviewer", "bad answers") == first.release_id
+    third = approved("d", baseline=second.release_id)
+    promote(environment, third, "author")
+    with pytest.raises(MissingInput, match="fits several"):
+        roll_back(environment, "guide", "", "reviewer", "bad answers")
+    assert production(environment) == third.release_id
+    assert roll_back(environment, "guide", None, "reviewer", "bad answers") == second.release_id
+    prefix = next(
+        first.release_id[:n] for n in range(1, 65) if not third.release_id.startswith(first.release_id[:n])
+    )
+    assert roll_back(environment, "guide", prefix, "reviewer", "bad answers") == first.release_id
     assert production(environment) == first.release_id
     last = ledger(url, "guide", "production")[-1]
     assert (last.action, last.actor, last.reason) == ("roll back", "reviewer", "bad answers")

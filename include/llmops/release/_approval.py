@@ -147,7 +147,10 @@ def require_approval(environment: Environment, request: ApprovalRequest) -> Appr
     if approval.decision != "approved":
         raise NotApproved(f"{where} was rejected: {approval.reason}")
     if (approval.release_id, approval.report_hash) != (request.release_id, request.report_hash):
-        raise NotApproved(f"{where}: the approval names release {approval.release_id[:12]}, not this one")
+        raise NotApproved(
+            f"{where}: the approval is of release {approval.release_id[:12]} on report {approval.report_hash[:12]}, "
+            f"not of this one on report {request.report_hash[:12]}"
+        )
     if approval.environment != environment.name:
         raise NotApproved(
             f"{where}: the approval is for environment {approval.environment!r}, this is {environment.name!r}"
