@@ -59,6 +59,17 @@ def test_a_language_model_is_laid_over_the_assistant_and_taken_away_by_the_next_
     assert load_assistant(name, load_environment()) == before
 
 
+def test_a_language_model_is_laid_over_a_folder_too(home: Path, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    story = Story(Wishes(docs=docs, llm="http://127.0.0.1:9/v1", model="small"))
+    name = story._prepare()
+    story._use_llm(name)
+    assistant = load_assistant(name, load_environment())
+    assert [source.kind for source in assistant.sources] == ["directory"]
+    assert isinstance(assistant.generator, ChatGenerator)
+
+
 def test_a_url_without_a_model_is_refused() -> None:
     result = CliRunner().invoke(command, ["--llm", "http://127.0.0.1:9/v1"])
     assert result.exit_code == 2

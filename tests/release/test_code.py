@@ -1,4 +1,4 @@
-"""Whether the code that answers was committed."""
+"""The digest of the code that answers, and whether it was committed."""
 
 import subprocess
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llmops.release import _code
-from llmops.release._code import is_dirty
+from llmops.release._code import code_digest, is_dirty
 
 
 @pytest.fixture
@@ -49,3 +49,39 @@ def test_a_checkout_counts_as_dirty_when_git_takes_too_long(
     monkeypatch.setattr(_code, "_GIT_SECONDS", 0.3)
     assert is_dirty()
     assert "counts as dirty" in caplog.text
+
+
+def test_a_checkout_whose_history_is_broken_counts_as_dirty(checkout: Path) -> None:
+    (checkout / ".git" / "HEAD").unlink()
+    assert is_dirty()
+
+
+def test_the_digest_depends_on_names_and_contents_of_the_code_and_on_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "include" / "llmops"
+    package.mkdir(parents=True)
+    module, lock = package / "__init__.py", tmp_path / "requirements.txt"
+    module.write_text("a = 1\n")
+    monkeypatch.setattr("llmops.__file__", str(module))
+    monkeypatch.setenv("LLMOPS_INCLUDE", str(tmp_path / "include"))
+
+    def digest() -> str:
+        code_digest.cache_clear()
+        return code_digest()
+
+    try:
+        seen = [digest()]
+        (package / "notes.txt").write_text("no code")
+        assert digest() == seen[0]
+        module.write_text("a = 2\n")
+        seen.append(digest())
+        (package / "b.py").write_text("")
+        seen.append(digest())
+        (package / "b.py").rename(package / "c.py")
+        seen.append(digest())
+        lock.write_text("mlflow==1\n")
+        seen.append(digest())
+        assert len(set(seen)) == len(seen)
+    finally:
+        code_digest.cache_clear()

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 from pydantic import SecretStr
 
 from llmops.assistant import Approval
 from llmops.errors import ServiceUnavailable
-from llmops.release import ApprovalRequest, Notary, approval_of
+from llmops.release import ApprovalRequest, Notary, RunReference, approval_of, request_of_run
 from llmops.release._notary import Finding, judge
 from llmops.settings import Environment
 from support.services import FreshDatabase
@@ -119,34 +120,49 @@ class Reader:
         return self.endings.get(asked.run_id)
 
 
+@pytest.fixture
+def guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An assistant whose approver is the reviewer."""
+    monkeypatch.setenv("LLMOPS_HOME", str(tmp_path))
+    (tmp_path / "assistants").mkdir()
+    (tmp_path / "assistants" / "guide.yaml").write_text(
+        "description: d\nprompt: '{question}'\nretrieval: {kind: none}\n"
+        "generator: {kind: chat, url: 'http://127.0.0.1:9/v1', model: m}\n"
+        "gate: {rules: [{metric: latency_p95_seconds, maximum: 5}]}\n"
+        "approval: {approvers: [reviewer], valid_hours: 3}\n"
+    )
+
+
+def notary(environment: Environment, database: FreshDatabase, reader: Reader) -> Notary:
+    url = SecretStr(database.url("llmops_notary"))
+    return Notary(environment.model_copy(update={"database_url": url}), reader)  # type: ignore[arg-type]
+
+
+def approving(asked: ApprovalRequest) -> dict[str, Any]:
+    return answer(
+        body=f"{asked.release_id} {asked.report_hash}",
+        created_at=asked.opened_at.isoformat(),
+        responded_at=datetime.now(UTC).isoformat(),
+    )
+
+
+@pytest.mark.usefixtures("guide")
 def test_one_request_that_cannot_be_read_does_not_keep_the_others_waiting(
     environment: Environment,
     database: FreshDatabase,
     release: Callable[..., str],
     report: Callable[..., str],
     ask: Callable[..., ApprovalRequest],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("LLMOPS_HOME", str(tmp_path))
-    (tmp_path / "assistants").mkdir()
-    (tmp_path / "assistants" / "guide.yaml").write_text(
-        "description: d\nprompt: '{question}'\nretrieval: {kind: none}\n"
-        "generator: {kind: chat, url: 'http://127.0.0.1:9/v1', model: m}\n"
-        "gate: {rules: [{metric: latency_p95_seconds, maximum: 5}]}\napproval: {approvers: [reviewer]}\n"
-    )
     release_id = release()
     report_hash = report(release_id)
     broken, failed, answered = (ask(release_id, report_hash) for _ in range(3))
-    body = f"{release_id} {report_hash}"
-    times = {"created_at": answered.opened_at.isoformat(), "responded_at": datetime.now(UTC).isoformat()}
     reader = Reader(
-        {broken.run_id: ServiceUnavailable("no"), answered.run_id: answer(body=body, **times)},
+        {broken.run_id: ServiceUnavailable("no"), answered.run_id: approving(answered)},
         {failed.run_id: "the run failed"},
     )
-    url = database.url("llmops_notary")
-    notary = Notary(environment.model_copy(update={"database_url": SecretStr(url)}), reader)  # type: ignore[arg-type]
-    assert notary.turn() == 2
+    watching = notary(environment, database, reader)
+    assert watching.turn() == 2
     worker = environment.database_url.get_secret_value()
     assert approval_of(worker, broken.nonce) is None
     ended, approved = approval_of(worker, failed.nonce), approval_of(worker, answered.nonce)
@@ -154,4 +170,39 @@ def test_one_request_that_cannot_be_read_does_not_keep_the_others_waiting(
     assert approved is not None
     assert (ended.decision, ended.reason) == ("rejected", "the run failed before anybody answered")
     assert (approved.decision, approved.approver) == ("approved", "reviewer")
-    assert notary.turn() == 0
+    assert approved.answered_at is not None
+    assert approved.expires_at - approved.answered_at == timedelta(hours=3)
+    assert watching.turn() == 0
+
+
+@pytest.mark.usefixtures("guide")
+@pytest.mark.parametrize(
+    ("verdict", "where", "decision"),
+    [("PASS", "dev", "approved"), ("FAIL", "dev", "rejected"), ("PASS", "prod", None)],
+    ids=["as it should be", "no PASS", "another environment"],
+)
+def test_the_notary_records_an_approval_only_of_a_pass_in_its_own_environment(
+    environment: Environment,
+    database: FreshDatabase,
+    release: Callable[..., str],
+    report: Callable[..., str],
+    verdict: str,
+    where: str,
+    decision: str | None,
+) -> None:
+    """The worker may write any request it likes; the notary checks what it rests on."""
+    release_id = release(environment=where)
+    report_hash = report(release_id, verdict)
+    with psycopg.connect(database.url("llmops_worker")) as connection:
+        connection.execute(
+            "INSERT INTO approval_requests "
+            "(release_id, report_hash, assistant, environment, deadline, dag_id, run_id, task_id) "
+            "VALUES (%s, %s, 'guide', %s, now() + interval '1 hour', 'd', 'r', 't')",
+            (release_id, report_hash, where),
+        )
+    asked = request_of_run(database.url("llmops_worker"), RunReference("d", "r", "t"))
+    notary(environment, database, Reader({"r": approving(asked)}, {})).turn()
+    recorded = approval_of(database.url("llmops_worker"), asked.nonce)
+    assert (recorded and recorded.decision) == decision
+    if recorded and decision == "rejected":
+        assert "which is FAIL" in recorded.reason

@@ -16,6 +16,7 @@ from llmops.release import (
     RunReference,
     confirm,
     ledger,
+    open_approval,
     production_release,
     promote,
     read_manifest,
@@ -93,6 +94,17 @@ def test_a_report_that_is_no_pass_can_neither_be_staged_nor_asked_about(
         with pytest.raises(NotApproved):
             ask(release_id, report_hash)
     assert registry_of(environment, "guide").alias("staging") is None
+
+
+def test_a_run_asks_once_and_about_one_release(environment: Environment, release: Make, report: Make) -> None:
+    one, other = release("a"), release("b")
+    on_one, on_other = report(one), report(other)
+    run = RunReference("release_assistant", "manual", "ask_reviewer")
+    deadline = datetime.now(UTC) + timedelta(hours=1)
+    first = open_approval(environment, one, on_one, deadline, run)
+    assert open_approval(environment, one, on_one, deadline + timedelta(hours=1), run) == first
+    with pytest.raises(NotApproved, match="start a new run"):
+        open_approval(environment, other, on_other, deadline, run)
 
 
 def test_without_the_notarys_record_nothing_is_promoted(
@@ -291,12 +303,13 @@ def test_a_request_that_names_a_report_which_is_no_pass_of_it_promotes_nothing(
             promote(environment, request, "author")
 
 
+@pytest.mark.parametrize("change", ["verdict = 'PASS'", "report = replace(report, 'nonce', 'once')"])
 def test_a_report_changed_in_the_database_is_refused(
-    database: FreshDatabase, release: Make, report: Make, url: str
+    database: FreshDatabase, release: Make, report: Make, url: str, change: str
 ) -> None:
     report_hash = report(release(), "FAIL")
     with psycopg.connect(database.url("llmops_owner")) as connection:
-        connection.execute("UPDATE gate_reports SET verdict = 'PASS'")
+        connection.execute(f"UPDATE gate_reports SET {change}")
     with pytest.raises(IntegrityError, match="changed after it was decided"):
         read_report(url, report_hash)
 

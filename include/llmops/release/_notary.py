@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from psycopg.rows import class_row
 from llmops.assistant import Approval as ApprovalRules
 from llmops.assistant import load_assistant
 from llmops.database import connect
-from llmops.errors import LlmopsError, ServiceUnavailable
+from llmops.errors import LlmopsError, NotApproved, ServiceUnavailable
 from llmops.heartbeat import Heartbeat
 from llmops.release._approval import ApprovalRequest, require_pass
 from llmops.release._store import read_manifest, read_report
@@ -192,7 +192,10 @@ class Notary:
         if finding is None:
             return False
         if finding.decision == "approved":
-            require_pass(request, manifest, read_report(self._url, request.report_hash))
+            try:
+                require_pass(request, manifest, read_report(self._url, request.report_hash))
+            except NotApproved as objection:
+                finding = replace(finding, decision="rejected", reason=str(objection))
         expires = (finding.answered_at or datetime.now(UTC)) + timedelta(hours=rules.valid_hours)
         with connect(self._url) as connection:
             connection.execute(
