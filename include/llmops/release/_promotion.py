@@ -47,21 +47,19 @@ def stage(environment: Environment, release_id: str, report_hash: str, actor: st
         )
     registry = registry_of(environment, manifest.assistant)
     with advisory_lock(url, f"alias:{environment.catalog}:{manifest.assistant}"):
-        version = registry.release_version(release_id)
-        if version is None:
-            version = registry.log_release(
-                release_id,
-                {
-                    "manifest.json": canonical_json(manifest.model_dump(mode="json")),
-                    "report.json": report.report,
-                    "report.md": report.markdown,
-                },
-                {
-                    "gate_verdict": report.verdict,
-                    "report_hash": report_hash,
-                    "dirty": str(manifest.dirty).lower(),
-                },
-            )
+        version = registry.log_release(
+            release_id,
+            {
+                "manifest.json": canonical_json(manifest.model_dump(mode="json")),
+                "report.json": report.report,
+                "report.md": report.markdown,
+            },
+            {
+                "gate_verdict": report.verdict,
+                "report_hash": report_hash,
+                "dirty": str(manifest.dirty).lower(),
+            },
+        )
         registry.set_alias("staging", version)
         with connect(url) as connection:
             before = current_release(connection, manifest.assistant, "staging")
