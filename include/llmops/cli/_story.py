@@ -28,7 +28,7 @@ _LIBRARIES = "library_guide"
 _FOLDER = "my_documents"
 _QUESTIONS = (
     "How do I open a psycopg connection pool?",
-    "How do I make one DAG wait until a task in a different DAG has finished for the same date?",
+    "How do I see what a Delta table looked like at an earlier date?",
     "How long do I boil an egg?",
 )
 _DAGS = ("ingest_documents", "sync_index", "fine_tune_embedder", "release_assistant", "rollback_release")
