@@ -132,7 +132,7 @@ def test_ingesting_again_embeds_nothing_and_writes_nothing(loop: Loop) -> None:
     assert [chunked[k] for k in ("inserted", "updated", "deleted")] == [0, 0, 0]
     run_id, state = loop.run("sync_index", {"assistant": "fresh", "all_assistants": False})
     synced = loop.client().result("sync_index", run_id, "sync_generations")
-    assert (synced["embedded"], synced["upserted"], synced["deleted"]) == (0, 0, 0)
+    assert [synced[k] for k in ("embedded", "reused", "upserted", "deleted")] == [0, 0, 0, 0]
     assert canonical(loop, "fresh") == before
 
 
@@ -173,7 +173,7 @@ def test_the_author_cannot_approve_and_a_rejection_promotes_nothing(loop: Loop) 
     url = loop.environment.database_url.get_secret_value()
     before = ledger(url, "prompted", "production")
     overlay = loop.stack.home / "assistants" / "prompted.yaml"
-    overlay.write_text(overlay.read_text().replace("Be brief.", "Be very brief."))
+    overlay.write_text(overlay.read_text().replace("Be ", "Be very ", 1))
     run_id = loop.client("author").trigger("release_assistant", {"assistant": "prompted"})
     refused: list[str] = []
 
@@ -198,6 +198,9 @@ def test_the_author_cannot_approve_and_a_rejection_promotes_nothing(loop: Loop) 
 
 
 def test_a_rollback_needs_an_earlier_release_and_is_recorded(loop: Loop) -> None:
+    in_production(loop, "prompted")
+    overlay = loop.stack.home / "assistants" / "prompted.yaml"
+    overlay.write_text(overlay.read_text().replace("Be ", "Be kind and ", 1))
     release(loop, "prompted")
     run_id, state = loop.run(
         "rollback_release", {"assistant": "prompted", "reason": "answers got worse"}, "reviewer"
