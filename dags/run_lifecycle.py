@@ -1,7 +1,7 @@
 """Run the whole life of an assistant in order: ingest, sync, release, fine-tune, release what was learned.
 
-Each step is a DAG of its own, triggered here and waited for without a worker. Steps whose asset has already
-started them find nothing left to do.
+Each step is a DAG of its own, triggered here and waited for without a worker; whoever started this run is the author
+of each. Steps whose asset has already started them find nothing left to do.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from airflow.sdk import chain, dag
 from llmops.orchestration.defaults import TASK_DEFAULTS, assistant_param
 
 _ASSISTANT = "{{ params.assistant }}"
-_AUTHOR = "{{ dag_run.triggering_user_name or '' }}"
 
 
 def _run(task_id: str, dag_id: str, **conf: Any) -> TriggerDagRunOperator:
@@ -41,9 +40,9 @@ def run_lifecycle() -> None:
     chain(
         _run("ingest", "ingest_documents"),
         _run("sync", "sync_index"),
-        _run("release_base", "release_assistant", author=_AUTHOR),
-        _run("fine_tune", "fine_tune_embedder", author=_AUTHOR, announce=False),
-        _run("release_fine_tuned", "release_assistant", author=_AUTHOR),
+        _run("release_base", "release_assistant"),
+        _run("fine_tune", "fine_tune_embedder", announce=False),
+        _run("release_fine_tuned", "release_assistant"),
     )
 
 

@@ -6,6 +6,7 @@ import json
 
 import httpx
 import pytest
+import yaml
 
 from end_to_end.conftest import DAYS, Loop
 from llmops.corpus import dump as dump_corpus
@@ -197,6 +198,34 @@ def test_the_author_cannot_approve_and_a_rejection_promotes_nothing(loop: Loop) 
     assert ledger(url, "prompted", "production") == before
 
 
+def test_an_author_on_the_approvers_list_cannot_approve_either(loop: Loop) -> None:
+    url = loop.environment.database_url.get_secret_value()
+    before = ledger(url, "direct", "production")
+    overlay = loop.stack.home / "assistants" / "direct.yaml"
+    values = yaml.safe_load(overlay.read_text())
+    values |= {
+        "prompt": "One word.\n\n" + values["prompt"],
+        "approval": {"approvers": ["author", "reviewer"]},
+    }
+    overlay.write_text(yaml.safe_dump(values))
+    loop.client("admin").unpause("release_assistant")
+    run_id = loop.client("author").trigger("release_assistant", {"assistant": "direct"})
+    asked: list[bool] = []
+
+    def look(tasks: list[dict]) -> None:
+        if not asked and any(
+            t["task_id"] == "ask_reviewer" and t["state"] == "awaiting_input" for t in tasks
+        ):
+            asked.append(True)
+            loop.client("author").answer("release_assistant", run_id, "ask_reviewer", "Approve")
+
+    state = loop.client().wait_for_run("release_assistant", run_id, timeout_seconds=400, progress=look)
+    states = {t["task_id"]: t["state"] for t in loop.client().tasks("release_assistant", run_id)}
+    assert (state, states["ask_reviewer"]) == ("success", "success")
+    assert (states["await_approval"], states["promote"]) == ("skipped", "skipped")
+    assert ledger(url, "direct", "production") == before
+
+
 def test_a_rollback_needs_an_earlier_release_and_is_recorded(loop: Loop) -> None:
     in_production(loop, "prompted")
     overlay = loop.stack.home / "assistants" / "prompted.yaml"
@@ -236,3 +265,5 @@ def test_the_lifecycle_runs_every_step_in_order_and_waits_for_the_person(loop: L
     assert set(states.values()) == {"success"}
     started = {run["triggering_user_name"] for run in loop.client().runs("fine_tune_embedder")}
     assert started == {"author"}
+    url = loop.environment.database_url.get_secret_value()
+    assert read_manifest(url, ledger(url, "fresh", "production")[-1].to_release).authors == ("author",)
