@@ -28,7 +28,7 @@ _LIBRARIES = "library_guide"
 _FOLDER = "my_documents"
 _QUESTIONS = (
     "How do I open a psycopg connection pool?",
-    "How do I see what a Delta table looked like at an earlier date?",
+    "How do I run a Databricks notebook from Airflow?",
     "How long do I boil an egg?",
 )
 _DAGS = ("ingest_documents", "sync_index", "fine_tune_embedder", "release_assistant", "rollback_release")
