@@ -17,7 +17,7 @@ from rich.console import Console
 from llmops.assistant import load_assistant
 from llmops.chain import ChatGenerator
 from llmops.cli._approve import Approver
-from llmops.cli._story import Story, Wishes
+from llmops.cli._story import Story, Wishes, _own_command
 from llmops.cli._timing import Ledger
 from llmops.cli.demo import command
 from llmops.errors import ConfigurationError
@@ -170,3 +170,19 @@ def test_a_demo_is_attended_when_it_begins_on_a_terminal(monkeypatch: pytest.Mon
                 assert Story(Wishes()).attended is attended
     finally:
         os.close(person)
+
+
+def test_the_demo_names_the_command_as_a_person_here_would_type_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    for name in ("python", "llmops"):
+        (folder / name).touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert _own_command() == str(folder / "llmops")
+    monkeypatch.chdir(tmp_path)
+    assert _own_command() == ".venv/bin/llmops"
+    monkeypatch.setenv("PATH", str(folder))
+    assert _own_command() == "llmops"

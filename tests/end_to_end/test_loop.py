@@ -22,11 +22,12 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 def backfill(loop: Loop, first: str, last: str) -> None:
     """Replay days one after the other from the command line, and wait until Airflow has closed the backfill."""
     loop.client("admin").unpause("ingest_documents")
-    loop.stack.airflow(
+    created = loop.stack.airflow(
         *("backfill", "create", "--dag-id", "ingest_documents", "--from-date", first, "--to-date", last),
         *("--reprocess-behavior", "completed", "--max-active-runs", "1"),
         *("--dag-run-conf", json.dumps({"assistant": "history"})),
     )
+    assert created == 0
     wait_until(lambda: all(b["completed_at"] for b in backfills(loop)), 300)
     states = {
         r["logical_date"][:10]: r["state"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +15,6 @@ import httpx
 import psutil
 import pytest
 
-from llmops.errors import StackError
 from llmops.stack import AirflowClient, AirflowError, Stack
 from support.stacks import DAGS, leftovers, process_of, wait_until
 
@@ -109,10 +111,26 @@ def test_nothing_listens_beyond_loopback(airflow: Stack) -> None:
     assert {connection.laddr.ip for connection in listening} == {"127.0.0.1"}
 
 
-def test_the_command_line_of_airflow_works_in_the_stack(airflow: Stack) -> None:
-    assert airflow.airflow("config", "get-value", "core", "dags_folder").strip() == str(DAGS)
-    with pytest.raises(StackError, match="airflow no-such-command"):
-        airflow.airflow("no-such-command")
+def _airflow(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "llmops", "stack", "airflow", *arguments],
+        env={**os.environ, "LLMOPS_HOME": str(home)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_the_command_line_of_airflow_works_on_the_stack(airflow: Stack) -> None:
+    done = _airflow(airflow.home, "config", "get-value", "core", "dags_folder")
+    assert (done.returncode, done.stdout.strip()) == (0, str(DAGS))
+    listed = _airflow(airflow.home, "dags", "list", "--output", "plain")
+    assert "probe_stack" in listed.stdout
+    assert _airflow(airflow.home, "no-such-command").returncode == 2
+
+
+def test_the_command_line_of_airflow_needs_a_running_stack(tmp_path: Path) -> None:
+    done = _airflow(tmp_path, "dags", "list")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "llmops stack up" in done.stderr
 
 
 def test_a_killed_scheduler_is_started_again_and_runs_go_on(airflow: Stack, client: AirflowClient) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -246,18 +247,18 @@ class Story:
             f"{split['stack']:.0f} s starting the stack, {split['work']:.0f} s work in tasks, "
             f"{split['imports']:.0f} s imports, {split['orchestration']:.0f} s orchestration and the rest."
         )
-        urls = self.stack.addresses
+        urls, command = self.stack.addresses, _own_command()
         self.console.print(
             f"\n  Airflow    {urls['airflow']}   (user author, reviewer or admin)"
             f"\n  MLflow     {urls['mlflow']}"
             f"\n  Service    {urls['serving']}/v1/chat/completions   (model {assistant})"
-            f'\n\n  llmops ask "…" --assistant {assistant}     ask a question'
-            "\n  llmops stack down                       stop everything; data stays in .llmops"
+            f'\n\n  {command} ask "…" --assistant {assistant}'
+            f"\n  {command} stack down      stops everything; data stays in {_from_here(home())}"
         )
         if assistant == _FOLDER:
             self.console.print(
                 f"\n  To keep this assistant, copy {home() / 'assistants' / f'{_FOLDER}.yaml'} to include/assistants/."
-                f"\n  Its questions were derived from headings: `llmops evaluate cases export --assistant {_FOLDER}`"
+                f"\n  Its questions were derived from headings: `{command} evaluate cases export --assistant {_FOLDER}`"
                 " writes them as a file to edit."
             )
 
@@ -324,6 +325,19 @@ class Story:
         seconds = time.monotonic() - began
         self.ledger.stage(title, seconds)
         self._say(f"{seconds:.1f} s")
+
+
+def _own_command() -> str:
+    """Return what a person types here to run this installation's ``llmops``."""
+    ours = Path(sys.executable).parent / "llmops"
+    found = shutil.which("llmops")
+    if found and Path(found) == ours:
+        return "llmops"
+    return _from_here(ours)
+
+
+def _from_here(path: Path) -> str:
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _changes(counts: Mapping[str, Any]) -> str:

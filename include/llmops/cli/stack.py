@@ -63,6 +63,13 @@ def logs(process: str, lines: int, follow: bool) -> None:
     _print_log(Stack().log_file(process), lines, follow)
 
 
+@command.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def airflow(arguments: tuple[str, ...]) -> None:
+    """Run Airflow's own command line on the stack: `llmops stack airflow dags list`."""
+    raise SystemExit(Stack().airflow(*arguments))
+
+
 def _print_log(file: Path, lines: int, follow: bool) -> None:
     with file.open(errors="replace") as stream:
         for line in stream.readlines()[-lines:]:

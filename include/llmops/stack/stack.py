@@ -98,26 +98,16 @@ class Stack:
         """Return a client of the running Airflow as ``user``."""
         return AirflowClient(self.addresses["airflow"], user, self.password(user))
 
-    def airflow(self, *arguments: str, timeout_seconds: float = 300) -> str:
-        """Run ``airflow <arguments>`` in the stack's environment; return what it printed.
+    def airflow(self, *arguments: str) -> int:
+        """Run ``airflow <arguments>`` on the running stack, on this process's terminal; return its exit status.
 
-        Raises StackError with the end of its output when it fails.
+        Raises StackError when no stack is running.
         """
+        if self._running() is None:
+            raise StackError(f"no stack is running in {self.home}: start it with `llmops stack up`")
         layout = self._layout()
-        done = subprocess.run(
-            layout.python("airflow", *arguments),
-            env=airflow_environment(layout),
-            cwd=self.home,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout_seconds,
-            check=False,
-        )
-        if done.returncode != 0:
-            said = (done.stderr or done.stdout)[-1500:]
-            raise StackError(f"`airflow {' '.join(arguments)}` failed: {said}")
-        return done.stdout
+        command = layout.python("airflow", *arguments)
+        return subprocess.run(command, env=airflow_environment(layout), check=False).returncode
 
     def status(self) -> list[ProcessState]:
         """Return the state of every process, in the order of the table; empty when the stack is down."""
