@@ -16,7 +16,7 @@ from llmops.orchestration import release
 from llmops.orchestration.approval import ApprovalSensor, ReleaseApproval
 from llmops.orchestration.assets import EMBEDDER, PRODUCTION
 from llmops.orchestration.context import run_of
-from llmops.orchestration.defaults import TASK_DEFAULTS, assistant_param, author_param, embedder_param
+from llmops.orchestration.defaults import TASK_DEFAULTS, assistant_param, embedder_param
 
 
 @dag(
@@ -24,7 +24,6 @@ from llmops.orchestration.defaults import TASK_DEFAULTS, assistant_param, author
     params={
         "assistant": assistant_param(),
         "embedder": embedder_param(),
-        "author": author_param(),
     },
     default_args=TASK_DEFAULTS,
     is_paused_upon_creation=False,

@@ -1,6 +1,7 @@
 """Put an earlier production release back, whole: code, prompt, generator, embedder and index together.
 
-Only a release that was in production before can come back, and the ledger records who asked and why.
+Only a release that was in production before can come back, and the ledger records who asked and why. It is not
+retried: a person looks at what happened and starts it again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from llmops.orchestration.defaults import TASK_DEFAULTS, assistant_param
             None,
             type=["null", "string"],
             title="Release",
-            description="Release id or its beginning; empty takes the release before the present one.",
+            description="Release id or its beginning; empty takes the release that the present one replaced.",
         ),
         "reason": Param(
             type="string", minLength=3, title="Reason", description="Why; it goes into the ledger."
@@ -35,7 +36,7 @@ from llmops.orchestration.defaults import TASK_DEFAULTS, assistant_param
     tags=["release"],
 )
 def rollback_release() -> None:
-    @task(outlets=[PRODUCTION])
+    @task(outlets=[PRODUCTION], retries=0, retry_policy=None)
     def roll_back(**context: Any) -> dict[str, Any]:
         return release.roll_back_release(run_of(context))
 

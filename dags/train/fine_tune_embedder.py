@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from llmops.orchestration import train
 from llmops.orchestration.assets import EMBEDDER
 from llmops.orchestration.context import run_of
-from llmops.orchestration.defaults import TASK_DEFAULTS, assistant_param, author_param
+from llmops.orchestration.defaults import TASK_DEFAULTS, assistant_param
 
 
 @dag(
@@ -31,7 +31,6 @@ from llmops.orchestration.defaults import TASK_DEFAULTS, assistant_param, author
         "announce": Param(
             True, type="boolean", title="Announce", description="Start a release of it when done."
         ),
-        "author": author_param(),
     },
     default_args=TASK_DEFAULTS,
     is_paused_upon_creation=False,

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import pytest
@@ -24,6 +24,7 @@ class _Airflow:
 
     def __init__(self, *troubles: Exception, answered_at_look: int | None = None) -> None:
         self.troubles = list(troubles)
+        self.at_look: dict[int, Callable[[], None]] = {}
         self.addresses = {"airflow": "http://airflow"}
         self.answers: list[str] = []
         self.looks = 0
@@ -38,6 +39,7 @@ class _Airflow:
 
     def question(self, *_: str) -> dict[str, Any]:
         self.looks += 1
+        self.at_look.get(self.looks, lambda: None)()
         received = self._answered_at_look is not None and self.looks >= self._answered_at_look
         return {"subject": "Release", "body": "The evidence", "response_received": received}
 
@@ -113,7 +115,7 @@ def test_any_other_refusal_is_an_error() -> None:
 def test_a_key_is_asked_for_once_even_when_its_answer_has_to_be_sent_twice(terminal: _Terminal) -> None:
     airflow = _Airflow(ServiceUnavailable("a blip"), answered_at_look=50)
     approver, screen = _approver(airflow, attended=True)
-    terminal.types(b"x\nr\n")
+    airflow.at_look[2] = lambda: terminal.types(b"x\nr\n")
     with pytest.raises(ServiceUnavailable):
         approver.answer("release_assistant", "run")
     approver.answer("release_assistant", "run")
@@ -129,12 +131,25 @@ def test_after_the_end_of_the_input_it_waits_for_an_answer_in_airflow(
 ) -> None:
     airflow = _Airflow(answered_at_look=6)
     approver, screen = _approver(airflow, attended=True)
-    if ending == "hang-up":
-        terminal.hangs_up()
-    else:
-        terminal.types(b"\x04")
+    airflow.at_look[2] = terminal.hangs_up if ending == "hang-up" else lambda: terminal.types(b"\x04")
     began = time.monotonic()
     approver.answer("release_assistant", "run")
     assert (approver.answered, airflow.answers, airflow.looks) == (True, [], 6)
     assert time.monotonic() - began > 0.15
     assert screen.getvalue().count("answer in Airflow") == 1
+
+
+def test_what_was_typed_before_the_question_was_shown_is_no_answer(terminal: _Terminal) -> None:
+    airflow = _Airflow(answered_at_look=4)
+    approver, _ = _approver(airflow, attended=True)
+    terminal.types(b"a\na\n")
+    approver.answer("release_assistant", "run")
+    assert (approver.answered, airflow.answers, airflow.looks) == (True, [], 4)
+
+
+def test_a_terminal_that_is_closed_before_the_question_leaves_it_to_airflow(terminal: _Terminal) -> None:
+    airflow = _Airflow(answered_at_look=3)
+    approver, _ = _approver(airflow, attended=True)
+    terminal.hangs_up()
+    approver.answer("release_assistant", "run")
+    assert (approver.answered, airflow.answers) == (True, [])

@@ -165,7 +165,7 @@ def test_a_demo_is_attended_when_it_begins_on_a_terminal(monkeypatch: pytest.Mon
     person, ours = os.openpty()
     try:
         with os.fdopen(ours) as terminal, io.StringIO() as pipe:
-            for stdin, attended in ((terminal, True), (pipe, False)):
+            for stdin, attended in ((terminal, True), (pipe, False), (None, False)):
                 monkeypatch.setattr(sys, "stdin", stdin)
                 assert Story(Wishes()).attended is attended
     finally:

@@ -116,6 +116,7 @@ def _assistants(home: Path, repository: Path, llm_url: str) -> None:
         ("history", history),
         ("fresh", history),
         ("prompted", prompted),
+        ("lifecycle", history),
         ("direct", direct),
     ):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))

@@ -245,9 +245,9 @@ def test_a_rollback_needs_an_earlier_release_and_is_recorded(loop: Loop) -> None
 
 
 def test_the_lifecycle_runs_every_step_in_order_and_waits_for_the_person(loop: Loop) -> None:
-    in_production(loop, "fresh")
+    in_production(loop, "lifecycle")
     before = {run["dag_run_id"] for run in loop.client().runs("release_assistant")}
-    run_id = loop.client("author").trigger("run_lifecycle", {"assistant": "fresh"})
+    run_id = loop.client("author").trigger("run_lifecycle", {"assistant": "lifecycle"})
     answered: set[str] = set()
 
     def look(tasks: list[dict]) -> None:
@@ -264,7 +264,13 @@ def test_the_lifecycle_runs_every_step_in_order_and_waits_for_the_person(loop: L
     states = {t["task_id"]: t["state"] for t in loop.client().tasks("run_lifecycle", run_id)}
     assert state == "success", states
     assert set(states.values()) == {"success"}
-    started = {run["triggering_user_name"] for run in loop.client().runs("fine_tune_embedder")}
-    assert started == {"author"}
+    children = [
+        run
+        for dag_id in ("fine_tune_embedder", "release_assistant")
+        for run in loop.client().runs(dag_id)
+        if run["dag_run_id"] not in before and run["conf"]["assistant"] == "lifecycle"
+    ]
+    assert {run["triggering_user_name"] for run in children} == {"author"}
+    assert answered
     url = loop.environment.database_url.get_secret_value()
-    assert read_manifest(url, ledger(url, "fresh", "production")[-1].to_release).authors == ("author",)
+    assert len(ledger(url, "lifecycle", "production")) == 2

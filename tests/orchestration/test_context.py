@@ -45,8 +45,8 @@ def test_an_asset_event_names_the_assistant_and_its_author() -> None:
     assert run.authors == ("anna", "bert")
 
 
-def test_authors_are_who_triggered_the_run_and_who_the_lifecycle_hands_down() -> None:
-    run = run_of(context(triggering_user_name="carl", params={"author": "anna"}))
+def test_authors_are_who_triggered_the_run_and_the_authors_of_what_it_is_about() -> None:
+    run = run_of(context({"embedder": [{"author": "anna"}]}, triggering_user_name="carl"))
     assert run.authors == ("anna", "carl")
     assert run.actor == "anna, carl"
     assert run_of(context()).authors == ()

@@ -14,7 +14,14 @@ from pydantic import SecretStr
 
 from llmops.assistant import Approval
 from llmops.errors import ServiceUnavailable
-from llmops.release import ApprovalRequest, Notary, RunReference, approval_of, request_of_run
+from llmops.release import (
+    ApprovalRequest,
+    Notary,
+    RunReference,
+    approval_of,
+    list_releases,
+    request_of_run,
+)
 from llmops.release._notary import Finding, judge
 from llmops.settings import Environment
 from support.services import FreshDatabase
@@ -205,4 +212,48 @@ def test_the_notary_records_an_approval_only_of_a_pass_in_its_own_environment(
     recorded = approval_of(database.url("llmops_worker"), asked.nonce)
     assert (recorded and recorded.decision) == decision
     if recorded and decision == "rejected":
-        assert "which is FAIL" in recorded.reason
+        assert (recorded.approver, "which is FAIL" in recorded.reason) == (None, True)
+
+
+@pytest.mark.usefixtures("guide")
+@pytest.mark.parametrize(
+    "change",
+    [
+        """releases SET manifest = replace(manifest, '"author"', '"nobody"')""",
+        "gate_reports SET report = report || ' '",
+    ],
+)
+def test_the_notary_rejects_what_was_changed_after_it_was_decided(
+    environment: Environment,
+    database: FreshDatabase,
+    release: Callable[..., str],
+    report: Callable[..., str],
+    ask: Callable[..., ApprovalRequest],
+    change: str,
+) -> None:
+    release_id = release()
+    asked = ask(release_id, report(release_id))
+    with psycopg.connect(database.url("llmops_owner")) as connection:
+        connection.execute(f"UPDATE {change}")
+    watching = notary(environment, database, Reader({asked.run_id: approving(asked)}, {}))
+    assert watching.turn() == 1
+    recorded = approval_of(database.url("llmops_worker"), asked.nonce)
+    assert recorded is not None
+    assert recorded.decision == "rejected"
+    assert "changed after it was" in recorded.reason
+
+
+@pytest.mark.usefixtures("guide")
+def test_the_list_of_releases_names_who_approved_and_nobody_for_a_rejection(
+    environment: Environment,
+    database: FreshDatabase,
+    release: Callable[..., str],
+    report: Callable[..., str],
+    ask: Callable[..., ApprovalRequest],
+) -> None:
+    one, other = release("a"), release("b", authors=("reviewer",))
+    requests = [ask(release_id, report(release_id)) for release_id in (one, other)]
+    reader = Reader({asked.run_id: approving(asked) for asked in requests}, {})
+    assert notary(environment, database, reader).turn() == 2
+    listed = list_releases(environment.database_url.get_secret_value(), "guide")
+    assert {r.release_id: r.approval for r in listed} == {one: "approved by reviewer", other: "rejected"}

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from llmops.errors import IntegrityError, MissingInput, NotApproved, StaleRelease, TransientError
-from llmops.index import Generation, create_generation, find_generation
+from llmops.index import Generation, create_generation, find_generation, mark
 from llmops.manifest import ArtifactPin, IndexPin
 from llmops.release import (
     ApprovalRequest,
@@ -172,6 +172,9 @@ def test_promotion_makes_the_releases_index_live(
     assert find_generation(url, generation.id).state == "building"
     promote(environment, request, "author")
     assert find_generation(url, generation.id).state == "live"
+    mark(url, generation.id, "building")  # as if the first attempt had died before
+    promote(environment, request, "author")
+    assert find_generation(url, generation.id).state == "live"
 
 
 def test_promotion_is_refused_when_production_moved_since_the_gate_compared(
@@ -258,19 +261,33 @@ def test_rollback_goes_to_an_earlier_production_release_with_a_name_and_a_reason
     for actor, reason in (("", "bad answers"), ("reviewer", " ")):
         with pytest.raises(NotApproved):
             roll_back(environment, "guide", None, actor, reason)
-    third = approved("d", baseline=second.release_id)
-    promote(environment, third, "author")
     with pytest.raises(MissingInput, match="fits several"):
         roll_back(environment, "guide", "", "reviewer", "bad answers")
-    assert production(environment) == third.release_id
-    assert roll_back(environment, "guide", None, "reviewer", "bad answers") == second.release_id
+    assert production(environment) == second.release_id
     prefix = next(
-        first.release_id[:n] for n in range(1, 65) if not third.release_id.startswith(first.release_id[:n])
+        first.release_id[:n] for n in range(1, 65) if not second.release_id.startswith(first.release_id[:n])
     )
     assert roll_back(environment, "guide", prefix, "reviewer", "bad answers") == first.release_id
     assert production(environment) == first.release_id
     last = ledger(url, "guide", "production")[-1]
     assert (last.action, last.actor, last.reason) == ("roll back", "reviewer", "bad answers")
+
+
+def test_rollbacks_one_after_the_other_never_bring_back_what_was_rolled_back(
+    environment: Environment, approved: Ask, url: str
+) -> None:
+    releases: list[str] = []
+    for prompt in "abc":
+        request = approved(prompt, baseline=releases[-1] if releases else None)
+        promote(environment, request, "author")
+        releases.append(request.release_id)
+    for expected in (releases[1], releases[0]):
+        assert roll_back(environment, "guide", None, "reviewer", "bad answers") == expected
+    with pytest.raises(MissingInput, match="replaced none"):
+        roll_back(environment, "guide", None, "reviewer", "bad answers")
+    assert roll_back(environment, "guide", releases[0], "reviewer", "again") == releases[0]
+    assert production(environment) == releases[0]
+    assert [e.to_release for e in ledger(url, "guide", "production")] == [*releases, releases[1], releases[0]]
 
 
 def test_an_alias_that_went_astray_is_put_back_by_a_rollback(environment: Environment, approved: Ask) -> None:
@@ -281,8 +298,11 @@ def test_an_alias_that_went_astray_is_put_back_by_a_rollback(environment: Enviro
     version = registry.release_version(second.release_id)
     assert version is not None
     registry.set_alias("production", version)
-    assert roll_back(environment, "guide", None, "reviewer", "the alias was moved") == first.release_id
-    assert production(environment) == first.release_id
+    with pytest.raises(MissingInput, match=f"must name its release.*{first.release_id[:12]}"):
+        roll_back(environment, "guide", None, "reviewer", "the alias was moved")
+    to = first.release_id
+    assert roll_back(environment, "guide", to, "reviewer", "the alias was moved") == to
+    assert production(environment) == to
 
 
 def test_a_request_that_names_a_report_which_is_no_pass_of_it_promotes_nothing(

@@ -126,6 +126,13 @@ def test_the_command_line_of_airflow_works_on_the_stack(airflow: Stack) -> None:
     assert _airflow(airflow.home, "no-such-command").returncode == 2
 
 
+def test_a_run_without_an_author_cannot_be_triggered_by_the_command_line(airflow: Stack) -> None:
+    done = _airflow(airflow.home, "dags", "trigger", "probe_stack")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "author" in done.stderr
+
+
 def test_the_command_line_of_airflow_needs_a_running_stack(tmp_path: Path) -> None:
     done = _airflow(tmp_path, "dags", "list")
     assert done.returncode == 1

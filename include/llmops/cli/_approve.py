@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import select
 import sys
+import termios
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +42,7 @@ class Approver:
     _keys: bool = True
 
     def answer(self, dag_id: str, run_id: str) -> None:
-        """Show the request once; without a terminal approve it as the demo, with one wait for a person."""
+        """Show the request once; approve it as the demo when nobody attends, else wait for a person."""
         if self.answered:
             return
         question = self.stack.client("reviewer").question(dag_id, run_id, _TASK)
@@ -82,6 +84,9 @@ class Approver:
             if error.status != _CONFLICT:
                 raise
             self._say("The request was answered already.")
+            return
+        if self.attended:
+            self._say("Airflow has the answer; the notary records it.")
 
     def _ask_person(self, dag_id: str, run_id: str) -> str | None:
         """Return the option of a key, or None when the request was answered in Airflow meanwhile."""
@@ -98,6 +103,7 @@ class Approver:
         if self._told:
             return
         self._told = True
+        _forget_what_was_typed()
         url = f"{self.stack.addresses['airflow']}/dags/{dag_id}/runs/{run_id}/tasks/{_TASK}/required_actions"
         self._say(f"Approve or reject in Airflow as reviewer (password {self.stack.password('reviewer')}):")
         self._say(f"  {url}")
@@ -122,3 +128,9 @@ class Approver:
 
     def _say(self, text: str) -> None:
         self.console.print(Text(f"  {text}"))
+
+
+def _forget_what_was_typed() -> None:
+    """Drop lines typed before the question was shown: nobody approves what they have not seen."""
+    with suppress(termios.error):  # a terminal that was closed has none
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)

@@ -56,7 +56,7 @@ class Story:
     console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
     stack: Stack = field(default_factory=Stack)
     ledger: Ledger = field(default_factory=Ledger)
-    attended: bool = field(default_factory=lambda: sys.stdin.isatty())
+    attended: bool = field(default_factory=lambda: bool(sys.stdin and sys.stdin.isatty()))
     stage_number: int = 0
 
     def tell(self) -> None:

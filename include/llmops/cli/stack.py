@@ -63,7 +63,9 @@ def logs(process: str, lines: int, follow: bool) -> None:
     _print_log(Stack().log_file(process), lines, follow)
 
 
-@command.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@command.command(
+    add_help_option=False, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def airflow(arguments: tuple[str, ...]) -> None:
     """Run Airflow's own command line on the stack: `llmops stack airflow dags list`."""

@@ -77,7 +77,7 @@ def run_of(context: Mapping[str, Any]) -> Run:
             f"run {dag_run.run_id!r} was started by events of several assistants, {sorted(set(named))}: "
             "trigger this DAG once for each of them"
         )
-    authors = [dag_run.triggering_user_name, params.get("author"), *(extra.get("author") for extra in extras)]
+    authors = [dag_run.triggering_user_name, *(extra.get("author") for extra in extras)]
     return Run(
         assistant=named[-1] if named else params["assistant"],
         environment=load_environment(),

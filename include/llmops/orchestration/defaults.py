@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow.sdk import ExceptionRetryPolicy, Param, RetryAction, RetryRule
 
-__all__ = ["DELTA_WRITER", "TASK_DEFAULTS", "assistant_param", "author_param", "embedder_param"]
+__all__ = ["DELTA_WRITER", "TASK_DEFAULTS", "assistant_param", "embedder_param"]
 
 DELTA_WRITER = "delta_writer"
 """Pool with one slot: Delta tables have one writer at a time."""
@@ -44,16 +44,6 @@ def assistant_param() -> Param:
         pattern="^[a-z][a-z0-9_]{0,39}$",
         title="Assistant",
         description="Name of a file in include/assistants, without .yaml.",
-    )
-
-
-def author_param() -> Param:
-    """Return the form field by which run_lifecycle hands down who triggered it."""
-    return Param(
-        None,
-        type=["null", "string"],
-        title="Author",
-        description="Leave empty: the person who triggers the run is its author. Authors cannot approve.",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from psycopg.rows import class_row
 from llmops.assistant import Approval as ApprovalRules
 from llmops.assistant import load_assistant
 from llmops.database import connect
-from llmops.errors import LlmopsError, NotApproved, ServiceUnavailable
+from llmops.errors import IntegrityError, LlmopsError, NotApproved, ServiceUnavailable
 from llmops.heartbeat import Heartbeat
 from llmops.release._approval import ApprovalRequest, require_pass
 from llmops.release._store import read_manifest, read_report
@@ -185,17 +185,12 @@ class Notary:
 
     def _settle(self, request: ApprovalRequest) -> bool:
         rules = load_assistant(request.assistant, self._environment).approval
-        manifest = read_manifest(self._url, request.release_id)
-        finding = judge(request, manifest.authors, rules, self._reader.answer(request), datetime.now(UTC))
-        if finding is None and (ended := self._reader.ended(request)):
-            finding = Finding("rejected", None, f"{ended} before anybody answered", "airflow", None)
+        try:
+            finding = self._find(request, rules)
+        except (NotApproved, IntegrityError) as objection:
+            finding = Finding("rejected", None, str(objection), "airflow", None)
         if finding is None:
             return False
-        if finding.decision == "approved":
-            try:
-                require_pass(request, manifest, read_report(self._url, request.report_hash))
-            except NotApproved as objection:
-                finding = replace(finding, decision="rejected", reason=str(objection))
         expires = (finding.answered_at or datetime.now(UTC)) + timedelta(hours=rules.valid_hours)
         with connect(self._url) as connection:
             connection.execute(
@@ -215,6 +210,18 @@ class Notary:
             )
         log.info("Release %s: %s (%s)", request.release_id[:12], finding.decision, finding.reason)
         return True
+
+    def _find(self, request: ApprovalRequest, rules: ApprovalRules) -> Finding | None:
+        """Return how a request ended, or None while it is open.
+
+        Raises NotApproved or IntegrityError when what it rests on allows no approval, whatever a person says.
+        """
+        manifest = read_manifest(self._url, request.release_id)
+        require_pass(request, manifest, read_report(self._url, request.report_hash))
+        finding = judge(request, manifest.authors, rules, self._reader.answer(request), datetime.now(UTC))
+        if finding is None and (ended := self._reader.ended(request)):
+            return Finding("rejected", None, f"{ended} before anybody answered", "airflow", None)
+        return finding
 
 
 def _time(value: Any) -> datetime | None:

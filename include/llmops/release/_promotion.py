@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,7 +15,15 @@ from llmops.registry import Registry
 from llmops.release._approval import ApprovalRequest, require_approval, require_pass
 from llmops.release._assemble import registry_of
 from llmops.release._code import code_digest
-from llmops.release._store import Action, append_entry, current_release, ledger, read_manifest, read_report
+from llmops.release._store import (
+    Action,
+    LedgerEntry,
+    append_entry,
+    current_release,
+    ledger,
+    read_manifest,
+    read_report,
+)
 from llmops.settings import Environment
 
 _LIVE = timedelta(seconds=20)
@@ -95,6 +103,7 @@ def promote(environment: Environment, request: ApprovalRequest, actor: str) -> s
                 e for e in ledger(url, request.assistant, "production") if e.approval_nonce == request.nonce
             ]
         if done:
+            _mark_generations(url, manifest)
             return done[-1].from_release or ""
         if before != compared:
             raise StaleRelease(
@@ -136,8 +145,10 @@ def confirm(environment: Environment, release_id: str, wait: timedelta) -> int:
 def roll_back(environment: Environment, assistant: str, to: str | None, actor: str, reason: str) -> str:
     """Move ``production`` back to an earlier production release, whole; return that release id.
 
-    ``to`` may be a prefix; None takes the release before the present one, or the present one itself where the
-    alias went astray from the ledger: moved by hand, or by a promotion that did not finish.
+    ``to`` may be a prefix; None takes the release that the present one replaced when it was promoted. Where the
+    alias went astray from the ledger (moved by hand, or by a move that did not finish) nobody but a person knows
+    what was meant, so ``to`` must be named, and may be the present release. Naming the present release otherwise
+    changes nothing.
     Raises NotApproved without a name or a reason, MissingInput when that release never was in production.
     """
     if not actor.strip() or not reason.strip():
@@ -150,20 +161,33 @@ def roll_back(environment: Environment, assistant: str, to: str | None, actor: s
         present = entries[-1].to_release
         pointed = registry_of(environment, assistant).alias("production")
         astray = pointed is None or pointed[0] != present
-        earlier = [
-            release
-            for release in dict.fromkeys(e.to_release for e in reversed(entries))
-            if release != present or astray
-        ]
-        matching = [release for release in earlier if to is None or release.startswith(to)]
-        if not matching:
+        target = _rollback_target(assistant, entries, to, astray=astray)
+        if target != present or astray:
+            _move(environment, Move(target, actor, reason, "roll back"))
+    return target
+
+
+def _rollback_target(assistant: str, entries: Sequence[LedgerEntry], to: str | None, *, astray: bool) -> str:
+    """Return the release to go back to; raise MissingInput when there is none, or more than one fits."""
+    known = list(dict.fromkeys(entry.to_release for entry in reversed(entries)))
+    choices = f"choose one of {[release[:12] for release in known]}"
+    if to is None:
+        if astray:
             raise MissingInput(
-                f"{to or 'an earlier release'!r} was never in production for {assistant!r} before the present one: "
-                f"choose one of {[release[:12] for release in earlier] or 'none'}"
+                f"the alias 'production' of {assistant!r} is not at the ledger's release {known[0][:12]}, "
+                f"so a rollback must name its release: {choices}"
             )
-        if to is not None and len(matching) > 1:
-            raise MissingInput(f"{to!r} fits several releases: {[release[:12] for release in matching]}")
-        _move(environment, Move(matching[0], actor, reason, "roll back"))
+        replaced = next(
+            (e.from_release for e in reversed(entries) if e.to_release == known[0] and e.action == "promote"),
+            None,
+        )
+        if replaced is None:
+            raise MissingInput(f"release {known[0][:12]} of {assistant!r} replaced none that could come back")
+        return replaced
+    matching = [release for release in known if release.startswith(to)]
+    if len(matching) != 1:
+        found = "fits several releases" if matching else "was never in production"
+        raise MissingInput(f"{to!r} {found} of {assistant!r}: {choices}")
     return matching[0]
 
 

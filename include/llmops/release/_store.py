@@ -180,7 +180,8 @@ def list_releases(url: str, assistant: str) -> list[ReleaseSummary]:
             SELECT r.release_id, r.created_at,
                 (SELECT verdict FROM gate_reports g WHERE g.release_id = r.release_id
                  ORDER BY g.created_at DESC LIMIT 1) AS verdict,
-                (SELECT a.decision || coalesce(' by ' || a.approver, '') FROM approvals a
+                (SELECT a.decision || CASE a.decision WHEN 'approved' THEN ' by ' || a.approver ELSE '' END
+                 FROM approvals a
                  WHERE a.release_id = r.release_id ORDER BY a.recorded_at DESC LIMIT 1) AS approval,
                 ARRAY(SELECT alias FROM heads WHERE to_release = r.release_id ORDER BY alias) AS aliases
             FROM releases r WHERE r.assistant = %(assistant)s ORDER BY r.created_at DESC

@@ -101,8 +101,14 @@ class Stack:
     def airflow(self, *arguments: str) -> int:
         """Run ``airflow <arguments>`` on the running stack, on this process's terminal; return its exit status.
 
-        Raises StackError when no stack is running.
+        Raises StackError when no stack is running, and ConfigurationError for `dags trigger`: such a run is
+        started by nobody whom Airflow knows, so no author could be kept from approving their own release.
         """
+        if arguments[:2] == ("dags", "trigger"):
+            raise ConfigurationError(
+                "`airflow dags trigger` starts a run without an account, so its author would be unknown: "
+                "trigger it in Airflow's UI or API"
+            )
         if self._running() is None:
             raise StackError(f"no stack is running in {self.home}: start it with `llmops stack up`")
         layout = self._layout()
@@ -338,7 +344,8 @@ class _Loading:
     def _load(stack: Stack) -> str:
         began = time.monotonic()
         counts = stack.load_airflow_settings()
-        what = ", ".join(f"{number} {kind}" for kind, number in counts.items() if number)
+        named = {kind: kind.removesuffix("s") if number == 1 else kind for kind, number in counts.items()}
+        what = ", ".join(f"{number} {named[kind]}" for kind, number in counts.items() if number)
         return f"{'airflow-settings':<22} {what} loaded in {time.monotonic() - began:.1f} s"
 
     @staticmethod
