@@ -19,6 +19,7 @@ from llmops.release import (
     StoredReport,
     code_digest,
     open_approval,
+    request_of_run,
 )
 from llmops.release._store import save_manifest, save_report
 from llmops.settings import Environment
@@ -92,6 +93,24 @@ def ask(environment: Environment) -> Callable[..., ApprovalRequest]:
         return open_approval(
             environment, release_id, report_hash, datetime.now(UTC) + timedelta(hours=1), run
         )
+
+    return make
+
+
+@pytest.fixture
+def forged(url: str) -> Callable[..., ApprovalRequest]:
+    """Write an approval request as the worker can, past ``open_approval`` and its checks."""
+
+    def make(release_id: str, report_hash: str, environment: str = "dev") -> ApprovalRequest:
+        run = RunReference("release_assistant", f"forged {secrets.token_hex(4)}", "ask_reviewer")
+        with psycopg.connect(url) as connection:
+            connection.execute(
+                "INSERT INTO approval_requests "
+                "(release_id, report_hash, assistant, environment, deadline, dag_id, run_id, task_id) "
+                "VALUES (%s, %s, 'guide', %s, now() + interval '1 hour', %s, %s, %s)",
+                (release_id, report_hash, environment, run.dag_id, run.run_id, run.task_id),
+            )
+        return request_of_run(url, run)
 
     return make
 

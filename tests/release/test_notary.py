@@ -17,15 +17,15 @@ from llmops.errors import ServiceUnavailable
 from llmops.release import (
     ApprovalRequest,
     Notary,
-    RunReference,
     approval_of,
     list_releases,
-    request_of_run,
 )
 from llmops.release._notary import Finding, judge
 from llmops.settings import Environment
 from support.services import FreshDatabase
 
+Make = Callable[..., str]
+Ask = Callable[..., ApprovalRequest]
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 RULES = Approval(approvers=("reviewer", "author"), deadline_hours=24)
 
@@ -127,6 +127,9 @@ class Reader:
         return self.endings.get(asked.run_id)
 
 
+Watch = Callable[[Reader], Notary]
+
+
 @pytest.fixture
 def guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An assistant whose approver is the reviewer."""
@@ -140,9 +143,11 @@ def guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def notary(environment: Environment, database: FreshDatabase, reader: Reader) -> Notary:
-    url = SecretStr(database.url("llmops_notary"))
-    return Notary(environment.model_copy(update={"database_url": url}), reader)  # type: ignore[arg-type]
+@pytest.fixture
+def notary(guide: None, environment: Environment, database: FreshDatabase) -> Watch:
+    """Return a notary that reads the given answers, connected with its own role."""
+    own = environment.model_copy(update={"database_url": SecretStr(database.url("llmops_notary"))})
+    return lambda reader: Notary(own, reader)  # type: ignore[arg-type]
 
 
 def approving(asked: ApprovalRequest) -> dict[str, Any]:
@@ -153,13 +158,8 @@ def approving(asked: ApprovalRequest) -> dict[str, Any]:
     )
 
 
-@pytest.mark.usefixtures("guide")
 def test_one_request_that_cannot_be_read_does_not_keep_the_others_waiting(
-    environment: Environment,
-    database: FreshDatabase,
-    release: Callable[..., str],
-    report: Callable[..., str],
-    ask: Callable[..., ApprovalRequest],
+    notary: Watch, release: Make, report: Make, ask: Ask, url: str
 ) -> None:
     release_id = release()
     report_hash = report(release_id)
@@ -168,11 +168,10 @@ def test_one_request_that_cannot_be_read_does_not_keep_the_others_waiting(
         {broken.run_id: ServiceUnavailable("no"), answered.run_id: approving(answered)},
         {failed.run_id: "the run failed"},
     )
-    watching = notary(environment, database, reader)
+    watching = notary(reader)
     assert watching.turn() == 2
-    worker = environment.database_url.get_secret_value()
-    assert approval_of(worker, broken.nonce) is None
-    ended, approved = approval_of(worker, failed.nonce), approval_of(worker, answered.nonce)
+    assert approval_of(url, broken.nonce) is None
+    ended, approved = approval_of(url, failed.nonce), approval_of(url, answered.nonce)
     assert ended is not None
     assert approved is not None
     assert (ended.decision, ended.reason) == ("rejected", "the run failed before anybody answered")
@@ -182,40 +181,25 @@ def test_one_request_that_cannot_be_read_does_not_keep_the_others_waiting(
     assert watching.turn() == 0
 
 
-@pytest.mark.usefixtures("guide")
 @pytest.mark.parametrize(
     ("verdict", "where", "decision"),
     [("PASS", "dev", "approved"), ("FAIL", "dev", "rejected"), ("PASS", "prod", None)],
     ids=["as it should be", "no PASS", "another environment"],
 )
 def test_the_notary_records_an_approval_only_of_a_pass_in_its_own_environment(
-    environment: Environment,
-    database: FreshDatabase,
-    release: Callable[..., str],
-    report: Callable[..., str],
-    verdict: str,
-    where: str,
-    decision: str | None,
-) -> None:
+    notary: Watch, release: Make, report: Make, forged: Ask, url: str,
+    verdict: str, where: str, decision: str | None,
+) -> None:  # fmt: skip
     """The worker may write any request it likes; the notary checks what it rests on."""
     release_id = release(environment=where)
-    report_hash = report(release_id, verdict)
-    with psycopg.connect(database.url("llmops_worker")) as connection:
-        connection.execute(
-            "INSERT INTO approval_requests "
-            "(release_id, report_hash, assistant, environment, deadline, dag_id, run_id, task_id) "
-            "VALUES (%s, %s, 'guide', %s, now() + interval '1 hour', 'd', 'r', 't')",
-            (release_id, report_hash, where),
-        )
-    asked = request_of_run(database.url("llmops_worker"), RunReference("d", "r", "t"))
-    notary(environment, database, Reader({"r": approving(asked)}, {})).turn()
-    recorded = approval_of(database.url("llmops_worker"), asked.nonce)
+    asked = forged(release_id, report(release_id, verdict), where)
+    notary(Reader({asked.run_id: approving(asked)}, {})).turn()
+    recorded = approval_of(url, asked.nonce)
     assert (recorded and recorded.decision) == decision
     if recorded and decision == "rejected":
         assert (recorded.approver, "which is FAIL" in recorded.reason) == (None, True)
 
 
-@pytest.mark.usefixtures("guide")
 @pytest.mark.parametrize(
     "change",
     [
@@ -224,36 +208,26 @@ def test_the_notary_records_an_approval_only_of_a_pass_in_its_own_environment(
     ],
 )
 def test_the_notary_rejects_what_was_changed_after_it_was_decided(
-    environment: Environment,
-    database: FreshDatabase,
-    release: Callable[..., str],
-    report: Callable[..., str],
-    ask: Callable[..., ApprovalRequest],
-    change: str,
+    notary: Watch, database: FreshDatabase, release: Make, report: Make, ask: Ask, url: str, change: str
 ) -> None:
     release_id = release()
     asked = ask(release_id, report(release_id))
     with psycopg.connect(database.url("llmops_owner")) as connection:
         connection.execute(f"UPDATE {change}")
-    watching = notary(environment, database, Reader({asked.run_id: approving(asked)}, {}))
+    watching = notary(Reader({asked.run_id: approving(asked)}, {}))
     assert watching.turn() == 1
-    recorded = approval_of(database.url("llmops_worker"), asked.nonce)
+    recorded = approval_of(url, asked.nonce)
     assert recorded is not None
     assert recorded.decision == "rejected"
     assert "changed after it was" in recorded.reason
 
 
-@pytest.mark.usefixtures("guide")
 def test_the_list_of_releases_names_who_approved_and_nobody_for_a_rejection(
-    environment: Environment,
-    database: FreshDatabase,
-    release: Callable[..., str],
-    report: Callable[..., str],
-    ask: Callable[..., ApprovalRequest],
+    notary: Watch, release: Make, report: Make, ask: Ask, url: str
 ) -> None:
     one, other = release("a"), release("b", authors=("reviewer",))
     requests = [ask(release_id, report(release_id)) for release_id in (one, other)]
     reader = Reader({asked.run_id: approving(asked) for asked in requests}, {})
-    assert notary(environment, database, reader).turn() == 2
-    listed = list_releases(environment.database_url.get_secret_value(), "guide")
+    assert notary(reader).turn() == 2
+    listed = list_releases(url, "guide")
     assert {r.release_id: r.approval for r in listed} == {one: "approved by reviewer", other: "rejected"}

@@ -23,7 +23,6 @@ from llmops.release import (
     read_report,
     registry_of,
     report_replica,
-    request_of_run,
     request_text,
     roll_back,
     stage,
@@ -49,6 +48,19 @@ def approved(environment: Environment, release: Make, report: Make, ask: Ask, re
         return request
 
     return make
+
+
+@pytest.fixture
+def astray(environment: Environment, approved: Ask) -> str:
+    """Return the release in production, after somebody moved the alias to another one by hand."""
+    first = approved("a")
+    promote(environment, first, "author")
+    second = approved("b", baseline=first.release_id)
+    registry = registry_of(environment, "guide")
+    version = registry.release_version(second.release_id)
+    assert version is not None
+    registry.set_alias("production", version)
+    return first.release_id
 
 
 def production(environment: Environment) -> str | None:
@@ -236,14 +248,7 @@ def test_a_replica_that_is_gone_does_not_stop_promotion(
     assert production(environment) == request.release_id
 
 
-def test_an_alias_moved_by_hand_is_not_followed(environment: Environment, approved: Ask) -> None:
-    first = approved("a")
-    promote(environment, first, "author")
-    second = approved("b", baseline=first.release_id)
-    registry = registry_of(environment, "guide")
-    version = registry.release_version(second.release_id)
-    assert version is not None
-    registry.set_alias("production", version)
+def test_an_alias_moved_by_hand_is_not_followed(environment: Environment, astray: str) -> None:
     with pytest.raises(IntegrityError, match="moved without a promotion"):
         production(environment)
 
@@ -290,34 +295,19 @@ def test_rollbacks_one_after_the_other_never_bring_back_what_was_rolled_back(
     assert [e.to_release for e in ledger(url, "guide", "production")] == [*releases, releases[1], releases[0]]
 
 
-def test_an_alias_that_went_astray_is_put_back_by_a_rollback(environment: Environment, approved: Ask) -> None:
-    first = approved("a")
-    promote(environment, first, "author")
-    second = approved("b", baseline=first.release_id)
-    registry = registry_of(environment, "guide")
-    version = registry.release_version(second.release_id)
-    assert version is not None
-    registry.set_alias("production", version)
-    with pytest.raises(MissingInput, match=f"must name its release.*{first.release_id[:12]}"):
+def test_an_alias_that_went_astray_is_put_back_by_a_rollback(environment: Environment, astray: str) -> None:
+    with pytest.raises(MissingInput, match=f"must name its release.*{astray[:12]}"):
         roll_back(environment, "guide", None, "reviewer", "the alias was moved")
-    to = first.release_id
-    assert roll_back(environment, "guide", to, "reviewer", "the alias was moved") == to
-    assert production(environment) == to
+    assert roll_back(environment, "guide", astray, "reviewer", "the alias was moved") == astray
+    assert production(environment) == astray
 
 
 def test_a_request_that_names_a_report_which_is_no_pass_of_it_promotes_nothing(
-    environment: Environment, database: FreshDatabase, release: Make, report: Make, record: Record
+    environment: Environment, release: Make, report: Make, forged: Ask, record: Record
 ) -> None:
     one, other = release("a"), release("b")
     for report_hash in (report(one, "FAIL"), report(other, "PASS")):
-        with psycopg.connect(database.url("llmops_worker")) as connection:
-            connection.execute(
-                "INSERT INTO approval_requests "
-                "(release_id, report_hash, assistant, environment, deadline, dag_id, run_id, task_id) "
-                "VALUES (%s, %s, 'guide', 'dev', now() + interval '1 hour', 'd', %s, 't')",
-                (one, report_hash, report_hash),
-            )
-        request = request_of_run(database.url("llmops_worker"), RunReference("d", report_hash, "t"))
+        request = forged(one, report_hash)
         record(request)
         with pytest.raises(NotApproved, match="rests on report"):
             promote(environment, request, "author")
