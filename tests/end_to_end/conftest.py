@@ -111,12 +111,17 @@ def _assistants(home: Path, repository: Path, llm_url: str) -> None:
         "gate": {"underpowered": "allow", "rules": [{"metric": "latency_p95_seconds", "maximum": 30}]},
         "approval": {"approvers": ["reviewer"]},
     }
+    manual = {
+        **history,
+        "sources": [{"kind": "directory", "name": "manual", "path": "docs"}],
+        "gate": {"underpowered": "allow", "rules": [{"metric": "latency_p95_seconds", "maximum": 30}]},
+    }
     prompted = {**history, "prompt": "Be brief. " + PROMPT}
     for name, values in (
         ("history", history),
         ("fresh", history),
         ("prompted", prompted),
-        ("lifecycle", history),
+        ("manual", manual),
         ("direct", direct),
     ):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import httpx
 import pytest
 import yaml
 
-from end_to_end.conftest import DAYS, Loop
+from end_to_end.conftest import DAYS, PROMPT, Loop
 from llmops.corpus import dump as dump_corpus
 from llmops.errors import LlmopsError
 from llmops.index import dump as dump_index
@@ -60,10 +61,7 @@ def release(loop: Loop, assistant: str, user: str = "author", **conf: str) -> st
     asked: list[bool] = []
 
     def look(tasks: list[dict]) -> None:
-        if (
-            any(t["task_id"] == "ask_reviewer" and t["state"] == "awaiting_input" for t in tasks)
-            and not asked
-        ):
+        if awaits_a_person(tasks) and not asked:
             asked.append(True)
             loop.client("reviewer").answer("release_assistant", run_id, "ask_reviewer", "Approve")
 
@@ -72,6 +70,16 @@ def release(loop: Loop, assistant: str, user: str = "author", **conf: str) -> st
         t["task_id"]: t["state"] for t in loop.client().tasks("release_assistant", run_id)
     }
     return run_id
+
+
+def awaits_a_person(tasks: list[dict]) -> bool:
+    return any(t["task_id"] == "ask_reviewer" and t["state"] == "awaiting_input" for t in tasks)
+
+
+def change(loop: Loop, assistant: str, **values: Any) -> None:
+    """Change an assistant's file."""
+    file = loop.stack.home / "assistants" / f"{assistant}.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | values))
 
 
 def in_production(loop: Loop, assistant: str) -> None:
@@ -170,67 +178,34 @@ def test_an_assistant_without_retrieval_asks_the_language_model_directly(loop: L
     assert loop.llm.history[-1].body["model"] == "small"
 
 
-def test_the_author_cannot_approve_and_a_rejection_promotes_nothing(loop: Loop) -> None:
+def test_no_author_can_approve_and_a_rejection_promotes_nothing(loop: Loop) -> None:
+    """Two runs at once: Airflow refuses an author who is no approver, the notary one who is on the list."""
     in_production(loop, "prompted")
     url = loop.environment.database_url.get_secret_value()
-    before = ledger(url, "prompted", "production")
-    overlay = loop.stack.home / "assistants" / "prompted.yaml"
-    overlay.write_text(overlay.read_text().replace("Be ", "Be very ", 1))
-    run_id = loop.client("author").trigger("release_assistant", {"assistant": "prompted"})
-    refused: list[str] = []
-
-    def look(tasks: list[dict]) -> None:
-        if (
-            any(t["task_id"] == "ask_reviewer" and t["state"] == "awaiting_input" for t in tasks)
-            and not refused
-        ):
-            with pytest.raises(LlmopsError) as error:
-                loop.client("author").answer("release_assistant", run_id, "ask_reviewer", "Approve")
-            refused.append(str(error.value))
-            loop.client("reviewer").answer("release_assistant", run_id, "ask_reviewer", "Reject")
-
-    assert (
-        loop.client().wait_for_run("release_assistant", run_id, timeout_seconds=400, progress=look)
-        == "success"
-    )
-    assert "403" in refused[0]
-    states = {t["task_id"]: t["state"] for t in loop.client().tasks("release_assistant", run_id)}
-    assert states["promote"] == "skipped"
-    assert ledger(url, "prompted", "production") == before
-
-
-def test_an_author_on_the_approvers_list_cannot_approve_either(loop: Loop) -> None:
-    url = loop.environment.database_url.get_secret_value()
-    before = ledger(url, "direct", "production")
-    overlay = loop.stack.home / "assistants" / "direct.yaml"
-    values = yaml.safe_load(overlay.read_text())
-    values |= {
-        "prompt": "One word.\n\n" + values["prompt"],
-        "approval": {"approvers": ["author", "reviewer"]},
-    }
-    overlay.write_text(yaml.safe_dump(values))
-    loop.client("admin").unpause("release_assistant")
-    run_id = loop.client("author").trigger("release_assistant", {"assistant": "direct"})
-    asked: list[bool] = []
-
-    def look(tasks: list[dict]) -> None:
-        if not asked and any(
-            t["task_id"] == "ask_reviewer" and t["state"] == "awaiting_input" for t in tasks
-        ):
-            asked.append(True)
-            loop.client("author").answer("release_assistant", run_id, "ask_reviewer", "Approve")
-
-    state = loop.client().wait_for_run("release_assistant", run_id, timeout_seconds=400, progress=look)
-    states = {t["task_id"]: t["state"] for t in loop.client().tasks("release_assistant", run_id)}
-    assert (state, states["ask_reviewer"]) == ("success", "success")
-    assert (states["await_approval"], states["promote"]) == ("skipped", "skipped")
-    assert ledger(url, "direct", "production") == before
+    before = {name: ledger(url, name, "production") for name in ("prompted", "direct")}
+    change(loop, "prompted", prompt="Be very brief. " + PROMPT)
+    change(loop, "direct", prompt="One word.\n\n{question}", approval={"approvers": ["author", "reviewer"]})
+    author, reviewer = loop.client("author"), loop.client("reviewer")
+    runs = {name: author.trigger("release_assistant", {"assistant": name}) for name in before}
+    for name, run_id in runs.items():
+        wait_until(lambda run_id=run_id: awaits_a_person(author.tasks("release_assistant", run_id)), 300)
+        if name == "prompted":
+            with pytest.raises(LlmopsError, match="403"):
+                author.answer("release_assistant", run_id, "ask_reviewer", "Approve")
+            reviewer.answer("release_assistant", run_id, "ask_reviewer", "Reject")
+        else:
+            author.answer("release_assistant", run_id, "ask_reviewer", "Approve")
+    for name, run_id in runs.items():
+        assert author.wait_for_run("release_assistant", run_id, timeout_seconds=400) == "success"
+        states = {t["task_id"]: t["state"] for t in author.tasks("release_assistant", run_id)}
+        assert (states["ask_reviewer"], states["promote"]) == ("success", "skipped")
+        assert states["await_approval"] == "skipped"
+        assert ledger(url, name, "production") == before[name]
 
 
 def test_a_rollback_needs_an_earlier_release_and_is_recorded(loop: Loop) -> None:
     in_production(loop, "prompted")
-    overlay = loop.stack.home / "assistants" / "prompted.yaml"
-    overlay.write_text(overlay.read_text().replace("Be ", "Be kind and ", 1))
+    change(loop, "prompted", prompt="Be kind and brief. " + PROMPT)
     release(loop, "prompted")
     run_id, state = loop.run(
         "rollback_release", {"assistant": "prompted", "reason": "answers got worse"}, "reviewer"
@@ -244,19 +219,18 @@ def test_a_rollback_needs_an_earlier_release_and_is_recorded(loop: Loop) -> None
     assert serving["release"] == entries[-1].to_release
 
 
-def test_the_lifecycle_runs_every_step_in_order_and_waits_for_the_person(loop: Loop) -> None:
-    in_production(loop, "lifecycle")
-    before = {run["dag_run_id"] for run in loop.client().runs("release_assistant")}
-    run_id = loop.client("author").trigger("run_lifecycle", {"assistant": "lifecycle"})
+def test_the_lifecycle_runs_every_step_in_order_and_waits_for_the_person_twice(loop: Loop) -> None:
+    for dag_id in ("ingest_documents", "sync_index", "fine_tune_embedder", "release_assistant"):
+        loop.client("admin").unpause(dag_id)
+    run_id = loop.client("author").trigger("run_lifecycle", {"assistant": "manual"})
     answered: set[str] = set()
 
     def look(tasks: list[dict]) -> None:
         for run in loop.client().runs("release_assistant", limit=5):
             name = run["dag_run_id"]
-            if name in before | answered or run["state"] != "running":
+            if name in answered or run["state"] != "running" or run["conf"].get("assistant") != "manual":
                 continue
-            states = {t["task_id"]: t["state"] for t in loop.client().tasks("release_assistant", name)}
-            if states.get("ask_reviewer") == "awaiting_input":
+            if awaits_a_person(loop.client().tasks("release_assistant", name)):
                 loop.client("reviewer").answer("release_assistant", name, "ask_reviewer", "Approve")
                 answered.add(name)
 
@@ -264,13 +238,17 @@ def test_the_lifecycle_runs_every_step_in_order_and_waits_for_the_person(loop: L
     states = {t["task_id"]: t["state"] for t in loop.client().tasks("run_lifecycle", run_id)}
     assert state == "success", states
     assert set(states.values()) == {"success"}
-    children = [
-        run
-        for dag_id in ("fine_tune_embedder", "release_assistant")
-        for run in loop.client().runs(dag_id)
-        if run["dag_run_id"] not in before and run["conf"]["assistant"] == "lifecycle"
-    ]
-    assert {run["triggering_user_name"] for run in children} == {"author"}
-    assert answered
+    assert len(answered) == 2
     url = loop.environment.database_url.get_secret_value()
-    assert len(ledger(url, "lifecycle", "production")) == 2
+    base, tuned = (read_manifest(url, entry.to_release) for entry in ledger(url, "manual", "production"))
+    assert base.authors == tuned.authors == ("author",)
+    assert base.embedder is not None
+    assert tuned.embedder is not None
+    assert base.embedder.fingerprint != tuned.embedder.fingerprint
+    started = {
+        run["triggering_user_name"]
+        for dag_id in ("ingest_documents", "fine_tune_embedder", "release_assistant")
+        for run in loop.client().runs(dag_id)
+        if run["conf"].get("assistant") == "manual"
+    }
+    assert started == {"author"}
