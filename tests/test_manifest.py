@@ -24,14 +24,17 @@ def _manifest(**changes: Any) -> Manifest:
         "assistant": "guide",
         "environment": "dev",
         "code_digest": "c" * 64,
+        "commit": "d" * 40,
         "dirty": False,
         "prompt": PromptPin(uri="prompts:/p/1", text_hash="a" * 64),
         "generator": {"kind": "chat", "model": "m", "temperature": 0.2},
         "embedder": ArtifactPin(uri="models:/e/1", files={"a": "1", "b": "2"}, fingerprint="f"),
         "index": IndexPin(generation="g1", chunker={"kind": "structure", "max_tokens": 200}),
         "retrieval": {"kind": "hybrid", "top_k": 8},
+        "guardrails": {},
         "evaluation_digest": "e" * 64,
         "gate_digest": "9" * 64,
+        "committers": None,
         "authors": ("a person",),
     }
     return Manifest(**{**values, **changes})
@@ -90,7 +93,7 @@ def test_a_changed_manifest_is_refused() -> None:
         (_manifest().model_dump_json().replace('"dirty":false', '"dirty":"perhaps"'), "dirty: "),
         (_manifest().model_dump_json().replace('"dirty"', '"filthy"'), "filthy: Extra inputs"),
         (
-            _manifest().model_dump_json().replace('"schema_version":1', '"schema_version":2'),
+            _manifest().model_dump_json().replace('"schema_version":2', '"schema_version":1'),
             "schema_version: ",
         ),
     ],

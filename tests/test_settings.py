@@ -30,6 +30,7 @@ mlflow_url: ${LLMOPS_MLFLOW_URL:-http://127.0.0.1:5000}
 airflow_url: http://127.0.0.1:8080
 serving_url: http://127.0.0.1:8000
 notary_url: http://127.0.0.1:8012
+notary_keys: /none/keys
 """
 PASSWORD = "geheim-7"
 URL = f"postgresql://llmops_worker:{PASSWORD}@db.example:5432/llmops"

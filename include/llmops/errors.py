@@ -13,9 +13,11 @@
         ├── QualityGateFailed          documents that must not be merged
         ├── EmbedderMismatch           a query and an index, or a table and a vector, of different embedders
         ├── IntegrityError             content that differs from its digest
+        │   └── SignatureInvalid       a signature that does not verify
         ├── LanguageModelError         an answer of an LLM endpoint that cannot be used
         ├── NotApproved                a release without a valid approval
         ├── StaleRelease               production moved since the gate compared with it
+        ├── NotConfirmed               replicas that did not follow a promotion, which was taken back
         └── StackError                 a local process that cannot be started or stopped
 
 A message says what is wrong (values by ``!r``), where, and what to do next.
@@ -83,6 +85,10 @@ class IntegrityError(TerminalError):
     """Content differs from the digest that pins it."""
 
 
+class SignatureInvalid(IntegrityError):
+    """A signature does not verify."""
+
+
 class LanguageModelError(TerminalError):
     """A language model endpoint answered something that cannot be used."""
 
@@ -93,6 +99,10 @@ class NotApproved(TerminalError):
 
 class StaleRelease(TerminalError):
     """Production is no longer the release that the gate compared with."""
+
+
+class NotConfirmed(TerminalError):
+    """Not every replica answered with a release in time, so its promotion was taken back."""
 
 
 class StackError(TerminalError):

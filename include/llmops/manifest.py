@@ -60,21 +60,27 @@ class Manifest(_Pinned):
     """One release of one assistant; ids and hashes only, never text of documents or people.
 
     Two manifests with the same content have the same release id, on any machine.
-    ``embedder``, ``index`` are None exactly when ``retrieval`` is ``{"kind": "none"}``.
+    ``embedder``, ``index`` are None exactly when ``retrieval`` is ``{"kind": "none"}``. ``commit`` is the last one
+    that changed code, prompt or configuration, None without Git; ``committers`` wrote what changed since the
+    release that was in production then, None where nobody can tell. ``authors`` are all people who may not approve:
+    who started it, who wrote it, who trained its models.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     assistant: str
     environment: str
     code_digest: str
+    commit: str | None
     dirty: bool
     prompt: PromptPin
     generator: _Settings
     embedder: ArtifactPin | None
     index: IndexPin | None
     retrieval: _Settings
+    guardrails: _Settings
     evaluation_digest: str
     gate_digest: str
+    committers: tuple[str, ...] | None
     authors: tuple[str, ...]
 
     @property

@@ -49,7 +49,10 @@ class Section(BaseModel):
 class Environment(Section):
     """Where this process runs and what it talks to: ``include/environments/<name>.yaml``.
 
-    ``database_url`` is the ``llmops`` database as this process's own role.
+    ``database_url`` is the ``llmops`` database as this process's own role. ``notary_keys`` is the file of the
+    notary's public keys, ``reviewer_keys`` that of the reviewers, both in the format of allowed signers
+    (ssh-keygen(1)); who may change these files decides who may sign. ``people`` maps a user of Airflow to other names
+    of the same person, such as the e-mail address of their commits.
     """
 
     name: str
@@ -60,6 +63,9 @@ class Environment(Section):
     airflow_url: str
     serving_url: str
     notary_url: str
+    notary_keys: Path
+    reviewer_keys: Path | None = None
+    people: dict[str, tuple[str, ...]] = {}
     assistant_overrides: dict[str, Any] = {}
 
     def table_root(self, assistant: str) -> str:
@@ -155,7 +161,12 @@ def load_environment(name: str | None = None) -> Environment:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
         raise ConfigurationError(f"no environment {chosen!r}: {path} does not exist (there is: {known})")
-    local = {"LLMOPS_HOME": str(home()), "LLMOPS_STORAGE_ROOT": str(home() / "lakehouse")}
+    local = {
+        "LLMOPS_HOME": str(home()),
+        "LLMOPS_STORAGE_ROOT": str(home() / "lakehouse"),
+        "LLMOPS_NOTARY_KEYS": str(home() / "notary" / "keys"),
+        "LLMOPS_REVIEWER_KEYS": str(home() / "reviewers"),
+    }
     values = _resolve(read_yaml(path), {**local, **variables}, path)
     return validate(Environment, {"name": chosen, **values}, path)
 

@@ -12,22 +12,40 @@ from typing import Any
 import psycopg
 import pytest
 
-from llmops.manifest import Manifest, PromptPin, canonical_json
+from llmops.evaluation import Case, cases_digest, save_cases
+from llmops.manifest import Manifest, canonical_json, content_hash
 from llmops.release import (
     ApprovalRequest,
     RunReference,
     StoredReport,
     code_digest,
     open_approval,
+    registry_of,
     request_of_run,
 )
+from llmops.release._statement import Statement, sign_statement
 from llmops.release._store import save_manifest, save_report
 from llmops.settings import Environment
+from llmops.signing import SigningKey
 from support.services import FreshDatabase
 
 
+@pytest.fixture(scope="session")
+def notary_key() -> SigningKey:
+    return SigningKey.generate()
+
+
 @pytest.fixture
-def environment(database: FreshDatabase, mlflow_url: str, tmp_path: Path) -> Environment:
+def environment(
+    database: FreshDatabase,
+    mlflow_url: str,
+    tmp_path: Path,
+    notary_key: SigningKey,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Environment:
+    monkeypatch.setenv("LLMOPS_HOME", str(tmp_path))
+    keys = tmp_path / "keys"
+    keys.write_text(f'notary namespaces="llmops-approval,llmops-ledger" {notary_key.public_line}\n')
     return Environment(
         name="dev",
         catalog=f"test{secrets.token_hex(4)}",
@@ -37,6 +55,8 @@ def environment(database: FreshDatabase, mlflow_url: str, tmp_path: Path) -> Env
         airflow_url="http://127.0.0.1:9",
         serving_url="http://127.0.0.1:9",
         notary_url="http://127.0.0.1:9",
+        notary_keys=keys,
+        reviewer_keys=tmp_path / "reviewers",
     )
 
 
@@ -45,23 +65,33 @@ def url(environment: Environment) -> str:
     return environment.database_url.get_secret_value()
 
 
-@pytest.fixture
-def release(url: str) -> Callable[..., str]:
-    """Store a manifest that answers without retrieval; ``prompt`` makes it differ."""
+GATE: dict[str, Any] = {"rules": [], "approval": "notary"}
+"""The settings of a gate, as reports carry them."""
 
-    def make(prompt: str = "a", **changes: Any) -> str:
+
+@pytest.fixture
+def release(environment: Environment, url: str) -> Callable[..., str]:
+    """Store a manifest that answers without retrieval; ``prompt`` makes it differ."""
+    cases = [Case(id="one", question="Why?", slice="unanswerable")]
+    digest = cases_digest(cases)
+    save_cases(cases, Path(environment.table_root("guide")) / "_cases" / f"{digest}.jsonl")
+
+    def make(prompt: str = "a", gate: dict[str, Any] = GATE, **changes: Any) -> str:
         values: dict[str, Any] = {
             "assistant": "guide",
             "environment": "dev",
             "code_digest": code_digest(),
+            "commit": None,
             "dirty": False,
-            "prompt": PromptPin(uri="prompts:/p/1", text_hash=prompt * 64),
+            "prompt": registry_of(environment, "guide").register_prompt(f"{prompt} {{question}}"),
             "generator": {"kind": "chat", "url": "http://127.0.0.1:9/v1", "model": "m"},
             "embedder": None,
             "index": None,
             "retrieval": {"kind": "none"},
-            "evaluation_digest": "e",
-            "gate_digest": "g",
+            "guardrails": {},
+            "evaluation_digest": digest,
+            "gate_digest": content_hash(gate),
+            "committers": (),
             "authors": ("author",),
         }
         return save_manifest(url, Manifest(**{**values, **changes}))
@@ -73,8 +103,10 @@ def release(url: str) -> Callable[..., str]:
 def report(url: str) -> Callable[..., str]:
     """Store a gate report of a release."""
 
-    def make(release_id: str, verdict: str = "PASS", baseline: str | None = None) -> str:
-        text = canonical_json({"verdict": verdict, "nonce": secrets.token_hex(8)})
+    def make(
+        release_id: str, verdict: str = "PASS", baseline: str | None = None, gate: dict[str, Any] = GATE
+    ) -> str:
+        text = canonical_json({"verdict": verdict, "gate": gate, "nonce": secrets.token_hex(8)})
         report_hash = hashlib.sha256(text.encode()).hexdigest()
         save_report(
             url, StoredReport(report_hash, release_id, baseline, verdict, text, f"Verdict: {verdict}")
@@ -116,30 +148,50 @@ def forged(url: str) -> Callable[..., ApprovalRequest]:
 
 
 @pytest.fixture
-def record(database: FreshDatabase) -> Callable[..., None]:
-    """Write the notary's row for a request, as the notary."""
+def record(database: FreshDatabase, notary_key: SigningKey) -> Callable[..., None]:
+    """Write the notary's row for a request, as the notary; ``row`` changes it after it was signed."""
 
-    def write(request: ApprovalRequest, decision: str = "approved", **changes: Any) -> None:
-        row = {
+    def write(
+        request: ApprovalRequest,
+        decision: str = "approved",
+        *,
+        key: SigningKey = notary_key,
+        row: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> None:
+        now = datetime.now(UTC)
+        values: dict[str, Any] = {
             "nonce": request.nonce,
+            "assistant": request.assistant,
+            "environment": "dev",
             "release_id": request.release_id,
             "report_hash": request.report_hash,
+            "body_hash": None,
             "decision": decision,
             "approver": "reviewer",
+            "authors": ("author",),
+            "trigger": "rest_api by author",
             "reason": f"reviewer {decision}",
             "channel": "airflow",
-            "environment": "dev",
-            "answered_at": datetime.now(UTC),
-            "expires_at": datetime.now(UTC) + timedelta(hours=1),
-            **changes,
+            "opened_at": request.opened_at,
+            "answered_at": now,
+            "expires_at": now + timedelta(hours=1),
+            "signed_at": now,
+        }
+        statement = Statement(**{**values, **changes})
+        signed = {
+            **statement.model_dump(exclude={"personal"}),
+            "statement": statement.text(),
+            "signature": sign_statement(statement, key),
+            **(row or {}),
         }
         with psycopg.connect(database.url("llmops_notary")) as connection:
             connection.execute(
                 "INSERT INTO approvals (nonce, release_id, report_hash, decision, approver, reason, channel, "
-                "environment, answered_at, expires_at) VALUES (%(nonce)s, %(release_id)s, %(report_hash)s, "
-                "%(decision)s, %(approver)s, %(reason)s, %(channel)s, %(environment)s, %(answered_at)s, "
-                "%(expires_at)s)",
-                row,
+                "environment, answered_at, expires_at, statement, signature) VALUES (%(nonce)s, %(release_id)s, "
+                "%(report_hash)s, %(decision)s, %(approver)s, %(reason)s, %(channel)s, %(environment)s, "
+                "%(answered_at)s, %(expires_at)s, %(statement)s, %(signature)s)",
+                signed,
             )
 
     return write

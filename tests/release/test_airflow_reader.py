@@ -102,21 +102,12 @@ def test_it_logs_in_again_when_its_token_has_expired(
     assert len(airflow.logins) == 2
 
 
-@pytest.mark.parametrize(
-    ("page", "ending"),
-    [
-        (None, "the run was deleted"),
-        ({"state": "failed"}, "the run failed"),
-        ({"state": "running"}, None),
-        ({"state": "success"}, None),
-    ],
-)
-def test_a_run_that_can_no_longer_be_answered_has_ended(
-    airflow: Airflow, reader: AirflowReader, request_of_a_run: ApprovalRequest, page: Any, ending: str | None
+def test_it_reads_the_run_that_asks_until_that_is_deleted(
+    airflow: Airflow, reader: AirflowReader, request_of_a_run: ApprovalRequest
 ) -> None:
-    if page:
-        airflow.serve(_RUN, page)
-    assert reader.ended(request_of_a_run) == ending
+    assert reader.run(request_of_a_run) is None
+    airflow.serve(_RUN, {"state": "running", "triggered_by": "ui", "triggering_user_name": "author"})
+    assert (reader.run(request_of_a_run) or {})["triggering_user_name"] == "author"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""The notary signs only what a person on the list, who is no author, approved in time."""
+"""The notary signs only what a person on the list, who is no author, approved in time, on the text of the release."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,36 +14,55 @@ import pytest
 from pydantic import SecretStr
 
 from llmops.assistant import Approval
-from llmops.errors import ServiceUnavailable
+from llmops.errors import IntegrityError, ServiceUnavailable
+from llmops.manifest import Manifest, PromptPin
 from llmops.release import (
     ApprovalRequest,
     Notary,
     approval_of,
+    ledger,
     list_releases,
+    notary_keys,
+    read_manifest,
+    read_report,
+    request_text,
+    sign_release,
 )
-from llmops.release._notary import Finding, judge
+from llmops.release._judge import Finding, Hearing, judge
+from llmops.release._ledger import SignedHead, open_head, signed_heads
+from llmops.release._statement import PersonalSignature, open_statement
 from llmops.settings import Environment
+from llmops.signing import SigningKey
 from support.services import FreshDatabase
 
 Make = Callable[..., str]
 Ask = Callable[..., ApprovalRequest]
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-RULES = Approval(approvers=("reviewer", "author"), deadline_hours=24)
+RULES = Approval(approvers=("reviewer", "author", "second"), deadline_hours=24)
+QUESTION = ("To production?", f"release {'a' * 64}, report {'b' * 64}")
+RUN = {"state": "running", "triggered_by": "rest_api", "triggering_user_name": "author"}
+MANIFEST = Manifest(
+    assistant="guide", environment="dev", code_digest="c", commit=None, dirty=False,
+    prompt=PromptPin(uri="prompts:/p/1", text_hash="t"), generator={}, embedder=None, index=None,
+    retrieval={"kind": "none"}, guardrails={}, evaluation_digest="e", gate_digest="g",
+    committers=("dev@example.org",), authors=("author", "dev@example.org", "Trainer"),
+)  # fmt: skip
 
 
-def request(environment: str = "dev") -> ApprovalRequest:
-    return ApprovalRequest(
-        nonce=uuid4(),
-        release_id="a" * 64,
-        report_hash="b" * 64,
-        assistant="guide",
-        environment=environment,
-        deadline=NOW + timedelta(hours=1),
-        dag_id="release_assistant",
-        run_id="manual",
-        task_id="ask_reviewer",
-        opened_at=NOW - timedelta(hours=1),
-    )
+def request(**changes: Any) -> ApprovalRequest:
+    values: dict[str, Any] = {
+        "nonce": uuid4(),
+        "release_id": "a" * 64,
+        "report_hash": "b" * 64,
+        "assistant": "guide",
+        "environment": "dev",
+        "deadline": NOW + timedelta(hours=1),
+        "dag_id": "release_assistant",
+        "run_id": "manual",
+        "task_id": "ask_reviewer",
+        "opened_at": NOW - timedelta(hours=1),
+    }
+    return ApprovalRequest(**{**values, **changes})
 
 
 def answer(**changes: Any) -> dict[str, Any]:
@@ -53,13 +73,32 @@ def answer(**changes: Any) -> dict[str, Any]:
         "params_input": {},
         "created_at": (NOW - timedelta(hours=1)).isoformat(),
         "responded_at": NOW.isoformat().replace("+00:00", "Z"),
-        "body": f"release {'a' * 64}, report {'b' * 64}",
+        "subject": QUESTION[0],
+        "body": QUESTION[1],
     }
     return {**record, **changes}
 
 
-def decide(record: dict[str, Any] | None, environment: str = "dev", now: datetime = NOW) -> Finding | None:
-    return judge(request(environment), ("author",), RULES, record, now)
+def decide(record: dict[str, Any] | None, now: datetime = NOW, **changes: Any) -> Finding | None:
+    values: dict[str, Any] = {
+        "request": request(),
+        "manifest": MANIFEST,
+        "rules": RULES,
+        "question": QUESTION,
+        "answer": record,
+        "run": RUN,
+    }
+    return judge(Hearing(**{**values, **changes}), now)
+
+
+def decided(record: dict[str, Any] | None, now: datetime = NOW, **changes: Any) -> tuple[str, str]:
+    finding = decide(record, now, **changes)
+    assert finding is not None
+    return finding.decision, finding.reason
+
+
+def signed(*names: str) -> tuple[PersonalSignature, ...]:
+    return tuple(PersonalSignature(principal=name, fingerprint="f", signature="s") for name in names)
 
 
 def test_an_approval_by_a_listed_person_in_time_is_recorded() -> None:
@@ -69,53 +108,134 @@ def test_an_approval_by_a_listed_person_in_time_is_recorded() -> None:
 
 
 def test_a_request_without_an_answer_stays_open_until_the_deadline_and_is_then_rejected() -> None:
-    assert decide(None) is None
-    assert decide(answer(response_received=False)) is None
-    late = decide(answer(response_received=False), now=NOW + timedelta(hours=2))
-    assert late is not None
-    assert late.decision == "rejected"
+    for open_record in (None, answer(response_received=False)):
+        assert decide(open_record) is None
+        assert decided(open_record, NOW + timedelta(hours=2))[0] == "rejected"
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [
+        (None, "the run was deleted before anybody answered"),
+        ({**RUN, "state": "failed"}, "the run failed before anybody answered"),
+        ({**RUN, "state": "success"}, None),
+    ],
+    ids=["deleted", "failed", "going on"],
+)
+def test_a_request_whose_run_ended_is_rejected_at_once(run: Any, reason: str | None) -> None:
+    finding = decide(None, run=run)
+    assert (finding.reason if finding else None) == reason
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"responded_by_user": None, "chosen_options": ["Reject"]}, "nobody answered"),
-        ({"responded_by_user": None}, "nobody answered"),
+        ({"responded_by_user": None, "chosen_options": ["Reject"]}, "no person answered"),
+        ({"responded_by_user": None}, "no person answered"),
         ({"chosen_options": ["Reject"]}, "chose Reject"),
         ({"chosen_options": ["Approve", "Reject"]}, "chose Approve, Reject"),
         ({"chosen_options": []}, "chose nothing"),
         ({"responded_by_user": {"id": "x", "name": "stranger"}}, "not on the list"),
         ({"responded_by_user": {"id": "author", "name": "author"}}, "author of this release"),
-        ({"body": f"release {'c' * 64}, report {'b' * 64}"}, "hashes"),
-        ({"body": f"release {'a' * 64}, report {'c' * 64}"}, "hashes"),
-        ({"body": None}, "hashes"),
+        ({"body": QUESTION[1] + " "}, "not the one"),
+        ({"body": f"release {'c' * 64}, report {'b' * 64}"}, "not the one"),
+        ({"body": None}, "not the one"),
+        ({"subject": "Lunch?"}, "not the one"),
         ({"responded_at": (NOW + timedelta(hours=2)).isoformat()}, "deadline"),
         ({"responded_at": (NOW - timedelta(hours=2)).isoformat()}, "deadline"),
         ({"responded_at": None}, "deadline"),
     ],
 )
 def test_everything_else_is_a_rejection_with_its_reason(changes: dict[str, Any], reason: str) -> None:
-    finding = decide(answer(**changes))
-    assert finding is not None
-    assert finding.decision == "rejected"
-    assert reason in finding.reason
+    decision, said = decided(answer(**changes))
+    assert decision == "rejected"
+    assert reason in said
+
+
+@pytest.mark.parametrize("asked", [{"dag_id": "lunch"}, {"task_id": "ask_somebody"}])
+def test_only_the_release_dag_may_ask(asked: dict[str, str]) -> None:
+    assert decided(answer(), request=request(**asked)) == (
+        "rejected",
+        f"it was asked by {asked.get('dag_id', 'release_assistant')}.{asked.get('task_id', 'ask_reviewer')}, "
+        "not by release_assistant.ask_reviewer",
+    )
 
 
 def test_the_demos_answer_counts_in_dev_only() -> None:
     record = answer(params_input={"channel": "demo"})
-    in_dev, elsewhere = decide(record), decide(record, environment="prod")
+    in_dev = decide(record)
+    elsewhere = decide(record, request=request(environment="prod"))
     assert in_dev is not None
     assert elsewhere is not None
     assert (in_dev.decision, in_dev.channel) == ("approved", "demo")
-    assert elsewhere.decision == "rejected"
+    assert (elsewhere.decision, elsewhere.channel) == ("rejected", "airflow")
     assert "dev" in elsewhere.reason
 
 
-class Reader:
-    """Plays Airflow: answers per run id, an error, or a run that ended."""
+@pytest.mark.parametrize("name", ["dev", "DEV@example.org", "Author", "trainer"])
+def test_an_author_is_known_by_name_or_by_the_address_of_their_commits(name: str) -> None:
+    rules = Approval(approvers=(name,))
+    record = answer(responded_by_user={"name": name})
+    assert decided(record, rules=rules)[0] == "rejected"
+    assert "author" in decided(record, rules=rules)[1]
 
-    def __init__(self, answers: dict[str, Any], endings: dict[str, str]) -> None:
-        self.answers, self.endings = answers, endings
+
+def test_an_author_is_known_by_the_other_names_that_the_configuration_gives_them() -> None:
+    assert decided(answer(), people={"reviewer": ("dev@example.org",)})[0] == "rejected"
+    assert (
+        decided(answer(), people={"reviewer": ("else@example.org",), "second": ("dev@example.org",)})[0]
+        == "approved"
+    )
+
+
+def test_who_started_the_run_must_be_among_the_authors_of_the_manifest() -> None:
+    """A task that writes a manifest with other authors cannot change whom Airflow saw starting the run."""
+    run = {**RUN, "triggering_user_name": "reviewer"}
+    decision, reason = decided(answer(), run=run)
+    assert decision == "rejected"
+    assert "reviewer started the run, but the manifest does not name them" in reason
+
+
+@pytest.mark.parametrize("start", ["asset", "timetable", "cli", "backfill", "operator", None])
+def test_a_run_that_nobody_known_started_and_nobody_made_needs_two_approvers(start: str | None) -> None:
+    run = {**RUN, "triggered_by": start, "triggering_user_name": "root" if start == "cli" else None}
+    nobody = MANIFEST.model_copy(update={"authors": ()})
+    assert decided(answer(), run=run)[0] == "approved"  # the trainer and the committer are known
+    assert decide(answer(), run=run, manifest=nobody) is None
+    assert decide(answer(), run=run, manifest=nobody, personal=signed("reviewer", "stranger")) is None
+    assert decided(answer(), run=run, manifest=nobody, personal=signed("second"))[0] == "approved"
+    late = decided(answer(), NOW + timedelta(hours=2), run=run, manifest=nobody)
+    assert late == (
+        "rejected",
+        "nobody knows who made this release, so a second approver must sign it too, and nobody has, and the deadline "
+        "has passed",
+    )
+
+
+def test_outside_dev_code_of_unknown_authors_needs_two_approvers() -> None:
+    unknown = MANIFEST.model_copy(update={"committers": None})
+    assert decided(answer(), manifest=unknown)[0] == "approved"
+    prod = request(environment="prod")
+    assert decide(answer(), manifest=unknown, request=prod) is None
+    assert decide(answer(), manifest=unknown, request=prod, personal=signed("author")) is None
+    assert decided(answer(), manifest=unknown, request=prod, personal=signed("second"))[0] == "approved"
+
+
+def test_a_gate_that_asks_for_the_approvers_own_signature_waits_for_it() -> None:
+    assert decide(answer(), needs_signature=True) is None
+    assert decide(answer(), needs_signature=True, personal=signed("second")) is None
+    finding = decide(answer(), needs_signature=True, personal=signed("reviewer", "stranger"))
+    assert finding is not None
+    assert finding.decision == "approved"
+    assert [each.principal for each in finding.personal] == ["reviewer"]
+    assert decided(answer(), NOW + timedelta(hours=2), needs_signature=True)[0] == "rejected"
+
+
+class Reader:
+    """Plays Airflow: answers and runs per run id, or an error."""
+
+    def __init__(self, answers: dict[str, Any], runs: dict[str, Any] | None = None) -> None:
+        self.answers, self.runs = answers, runs or {}
 
     def answer(self, asked: ApprovalRequest) -> dict[str, Any] | None:
         found = self.answers.get(asked.run_id)
@@ -123,17 +243,17 @@ class Reader:
             raise found
         return found
 
-    def ended(self, asked: ApprovalRequest) -> str | None:
-        return self.endings.get(asked.run_id)
+    def run(self, asked: ApprovalRequest) -> dict[str, Any] | None:
+        return self.runs.get(asked.run_id, RUN)
 
 
-Watch = Callable[[Reader], Notary]
+Watch = Callable[..., Notary]
+Approving = Callable[[ApprovalRequest], dict[str, Any]]
 
 
 @pytest.fixture
-def guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def guide(tmp_path: Path, environment: Environment) -> None:
     """An assistant whose approver is the reviewer."""
-    monkeypatch.setenv("LLMOPS_HOME", str(tmp_path))
     (tmp_path / "assistants").mkdir()
     (tmp_path / "assistants" / "guide.yaml").write_text(
         "description: d\nprompt: '{question}'\nretrieval: {kind: none}\n"
@@ -144,29 +264,37 @@ def guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def notary(guide: None, environment: Environment, database: FreshDatabase) -> Watch:
+def notary(guide: None, environment: Environment, database: FreshDatabase, notary_key: SigningKey) -> Watch:
     """Return a notary that reads the given answers, connected with its own role."""
     own = environment.model_copy(update={"database_url": SecretStr(database.url("llmops_notary"))})
-    return lambda reader: Notary(own, reader)  # type: ignore[arg-type]
+    return lambda reader, **more: Notary(own, reader, notary_key, **more)
 
 
-def approving(asked: ApprovalRequest) -> dict[str, Any]:
-    return answer(
-        body=f"{asked.release_id} {asked.report_hash}",
-        created_at=asked.opened_at.isoformat(),
-        responded_at=datetime.now(UTC).isoformat(),
-    )
+@pytest.fixture
+def approving(url: str) -> Approving:
+    """Return Airflow's record of a reviewer who approved a request now, on its own text."""
+
+    def make(asked: ApprovalRequest) -> dict[str, Any]:
+        texts = request_text(asked, read_manifest(url, asked.release_id), read_report(url, asked.report_hash))
+        return answer(
+            subject=texts[0],
+            body=texts[1],
+            created_at=asked.opened_at.isoformat(),
+            responded_at=datetime.now(UTC).isoformat(),
+        )
+
+    return make
 
 
 def test_one_request_that_cannot_be_read_does_not_keep_the_others_waiting(
-    notary: Watch, release: Make, report: Make, ask: Ask, url: str
+    notary: Watch, release: Make, report: Make, ask: Ask, approving: Approving, url: str
 ) -> None:
     release_id = release()
     report_hash = report(release_id)
     broken, failed, answered = (ask(release_id, report_hash) for _ in range(3))
     reader = Reader(
         {broken.run_id: ServiceUnavailable("no"), answered.run_id: approving(answered)},
-        {failed.run_id: "the run failed"},
+        {failed.run_id: {**RUN, "state": "failed"}},
     )
     watching = notary(reader)
     assert watching.turn() == 2
@@ -181,23 +309,60 @@ def test_one_request_that_cannot_be_read_does_not_keep_the_others_waiting(
     assert watching.turn() == 0
 
 
+def test_what_the_notary_decides_is_signed_and_in_the_ledger(
+    notary: Watch,
+    release: Make,
+    report: Make,
+    ask: Ask,
+    approving: Approving,
+    environment: Environment,
+    url: str,
+) -> None:
+    release_id = release()
+    asked = ask(release_id, report(release_id))
+    notary(Reader({asked.run_id: approving(asked)})).turn()
+    recorded = approval_of(url, asked.nonce)
+    assert recorded is not None
+    statement = open_statement(recorded, notary_keys(environment))
+    shown = approving(asked)["body"]
+    assert statement.body_hash == hashlib.sha256(shown.encode()).hexdigest()
+    assert (statement.authors, statement.trigger) == (("author",), "rest_api by author")
+    (entry,) = ledger(url, "guide")
+    assert (entry.action, entry.actor, entry.to_release, entry.approval_nonce) == (
+        "approve", "reviewer", release_id, asked.nonce,
+    )  # fmt: skip
+    assert entry.authentication == "Airflow login, airflow"
+
+
 @pytest.mark.parametrize(
     ("verdict", "where", "decision"),
     [("PASS", "dev", "approved"), ("FAIL", "dev", "rejected"), ("PASS", "prod", None)],
     ids=["as it should be", "no PASS", "another environment"],
 )
 def test_the_notary_records_an_approval_only_of_a_pass_in_its_own_environment(
-    notary: Watch, release: Make, report: Make, forged: Ask, url: str,
+    notary: Watch, release: Make, report: Make, forged: Ask, approving: Approving, url: str,
     verdict: str, where: str, decision: str | None,
 ) -> None:  # fmt: skip
     """The worker may write any request it likes; the notary checks what it rests on."""
     release_id = release(environment=where)
     asked = forged(release_id, report(release_id, verdict), where)
-    notary(Reader({asked.run_id: approving(asked)}, {})).turn()
+    notary(Reader({asked.run_id: approving(asked)})).turn()
     recorded = approval_of(url, asked.nonce)
     assert (recorded and recorded.decision) == decision
     if recorded and decision == "rejected":
-        assert (recorded.approver, "which is FAIL" in recorded.reason) == (None, True)
+        assert (recorded.approver, "is FAIL" in recorded.reason) == (None, True)
+
+
+def test_the_notary_rejects_a_report_of_other_rules_than_the_release_pins(
+    notary: Watch, release: Make, report: Make, forged: Ask, approving: Approving, url: str
+) -> None:
+    release_id = release(gate={"rules": [], "approval": "personal"})
+    asked = forged(release_id, report(release_id, gate={"rules": [], "approval": "notary"}))
+    watching = notary(Reader({asked.run_id: answer()}))
+    assert watching.turn() == 1
+    recorded = approval_of(url, asked.nonce)
+    assert recorded is not None
+    assert "other rules" in recorded.reason
 
 
 @pytest.mark.parametrize(
@@ -208,13 +373,15 @@ def test_the_notary_records_an_approval_only_of_a_pass_in_its_own_environment(
     ],
 )
 def test_the_notary_rejects_what_was_changed_after_it_was_decided(
-    notary: Watch, database: FreshDatabase, release: Make, report: Make, ask: Ask, url: str, change: str
-) -> None:
+    notary: Watch, database: FreshDatabase, release: Make, report: Make, ask: Ask, approving: Approving, url: str,
+    change: str,
+) -> None:  # fmt: skip
     release_id = release()
     asked = ask(release_id, report(release_id))
+    record = approving(asked)
     with psycopg.connect(database.url("llmops_owner")) as connection:
         connection.execute(f"UPDATE {change}")
-    watching = notary(Reader({asked.run_id: approving(asked)}, {}))
+    watching = notary(Reader({asked.run_id: record}))
     assert watching.turn() == 1
     recorded = approval_of(url, asked.nonce)
     assert recorded is not None
@@ -222,12 +389,114 @@ def test_the_notary_rejects_what_was_changed_after_it_was_decided(
     assert "changed after it was" in recorded.reason
 
 
-def test_the_list_of_releases_names_who_approved_and_nobody_for_a_rejection(
-    notary: Watch, release: Make, report: Make, ask: Ask, url: str
+def test_a_personal_gate_is_settled_only_with_the_approvers_own_signature(
+    notary: Watch,
+    release: Make,
+    report: Make,
+    ask: Ask,
+    approving: Approving,
+    environment: Environment,
+    url: str,
 ) -> None:
-    one, other = release("a"), release("b", authors=("reviewer",))
+    gate = {"rules": [], "approval": "personal"}
+    release_id = release(gate=gate)
+    asked = ask(release_id, report(release_id, gate=gate))
+    watching = notary(Reader({asked.run_id: approving(asked)}))
+    assert watching.turn() == 0  # no file of reviewers' keys: it waits, and says so in its log
+    mine, other = SigningKey.generate(), SigningKey.generate()
+    assert environment.reviewer_keys is not None
+    environment.reviewer_keys.write_text(f"reviewer {mine.public_line}\nanna {other.public_line}\n")
+    assert watching.turn() == 0
+    sign_release(environment, release_id, other)
+    assert watching.turn() == 0
+    sign_release(environment, release_id, mine)
+    assert watching.turn() == 1
+    recorded = approval_of(url, asked.nonce)
+    assert recorded is not None
+    statement = open_statement(recorded, notary_keys(environment))
+    assert [each.principal for each in statement.personal] == ["reviewer"]
+
+
+def test_the_list_of_releases_names_who_approved_and_nobody_for_a_rejection(
+    notary: Watch, release: Make, report: Make, ask: Ask, approving: Approving, url: str
+) -> None:
+    one, other = release("a"), release("b", authors=("reviewer", "author"))
     requests = [ask(release_id, report(release_id)) for release_id in (one, other)]
-    reader = Reader({asked.run_id: approving(asked) for asked in requests}, {})
+    reader = Reader({asked.run_id: approving(asked) for asked in requests})
     assert notary(reader).turn() == 2
     listed = list_releases(url, "guide")
     assert {r.release_id: r.approval for r in listed} == {one: "approved by reviewer", other: "rejected"}
+
+
+def test_refused_answers_that_reached_airflow_come_into_the_ledger_once(
+    notary: Watch, release: Make, report: Make, ask: Ask, url: str
+) -> None:
+    release_id = release()
+    asked = ask(release_id, report(release_id))
+    with psycopg.connect(url) as connection:
+        for person, status in (("author", 403), ("reviewer", 200), (None, 401), ("viewer", 409)):
+            connection.execute(
+                "INSERT INTO approval_attempts (dag_id, run_id, task_id, person, chosen, status) "
+                "VALUES (%s, %s, %s, %s, 'Approve', %s)",
+                (asked.dag_id, asked.run_id, asked.task_id, person, status),
+            )
+    watching = notary(Reader({}))
+    watching.turn()
+    watching.turn()
+    entries = ledger(url, "guide")
+    assert [(e.action, e.actor, e.to_release) for e in entries] == [
+        ("refuse", "author", release_id),
+        ("refuse", "viewer", release_id),
+    ]
+    assert "status 403" in entries[0].reason
+
+
+def test_the_notary_signs_how_the_ledger_ends_and_hands_the_head_on_until_it_is_kept(
+    notary: Watch,
+    release: Make,
+    report: Make,
+    ask: Ask,
+    approving: Approving,
+    environment: Environment,
+    url: str,
+) -> None:
+    kept: list[SignedHead] = []
+
+    def keep(head: SignedHead) -> None:
+        kept.append(head)
+        if len(kept) == 1:
+            raise ServiceUnavailable("MLflow is away")
+
+    release_id = release()
+    asked = ask(release_id, report(release_id))
+    watching = notary(Reader({asked.run_id: approving(asked)}), keep=keep)
+    with pytest.raises(ServiceUnavailable):
+        watching.turn()
+    for _ in range(2):
+        watching.turn()
+    (stored,) = signed_heads(url)
+    assert kept == [stored, stored]
+    head = open_head(stored, "dev", notary_keys(environment))
+    assert (head.entry, head.hash) == (1, ledger(url)[-1].hash)
+
+
+def test_the_notary_does_not_sign_a_ledger_that_somebody_edited(
+    notary: Watch,
+    release: Make,
+    report: Make,
+    ask: Ask,
+    approving: Approving,
+    database: FreshDatabase,
+    url: str,
+) -> None:
+    release_id = release()
+    requests = [ask(release_id, report(release_id)) for _ in range(2)]
+    answers: dict[str, Any] = {requests[0].run_id: approving(requests[0])}
+    watching = notary(Reader(answers))
+    watching.turn()
+    with psycopg.connect(database.url("llmops_owner")) as connection:
+        connection.execute("UPDATE release_ledger SET actor = 'nobody' WHERE entry = 1")
+    answers[requests[1].run_id] = approving(requests[1])
+    with pytest.raises(IntegrityError, match="damaged at entry 1"):
+        watching.turn()
+    assert [head.entry for head in signed_heads(url)] == [1]

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
+from mlflow import MlflowClient
 
-from llmops.errors import IntegrityError, MissingInput, NotApproved, StaleRelease, TransientError
-from llmops.index import Generation, create_generation, find_generation, mark
-from llmops.manifest import ArtifactPin, IndexPin
+from llmops.errors import (
+    EmbedderMismatch,
+    IntegrityError,
+    MissingInput,
+    NotApproved,
+    NotConfirmed,
+    StaleRelease,
+)
+from llmops.index import Generation, create_generation, find_generation
+from llmops.manifest import IndexPin
 from llmops.release import (
+    Actor,
     ApprovalRequest,
     RunReference,
+    alias_doubt,
     confirm,
     ledger,
     open_approval,
@@ -33,6 +44,7 @@ from support.services import FreshDatabase
 Make = Callable[..., str]
 Ask = Callable[..., ApprovalRequest]
 Record = Callable[..., None]
+AUTHOR, REVIEWER = Actor("author", "Airflow login"), Actor("reviewer", "Airflow login")
 
 
 @pytest.fixture
@@ -42,7 +54,7 @@ def approved(environment: Environment, release: Make, report: Make, ask: Ask, re
     def make(prompt: str = "a", baseline: str | None = None) -> ApprovalRequest:
         release_id = release(prompt)
         report_hash = report(release_id, baseline=baseline)
-        stage(environment, release_id, report_hash, "author")
+        stage(environment, release_id, report_hash, AUTHOR)
         request = ask(release_id, report_hash)
         record(request)
         return request
@@ -54,7 +66,7 @@ def approved(environment: Environment, release: Make, report: Make, ask: Ask, re
 def astray(environment: Environment, approved: Ask) -> str:
     """Return the release in production, after somebody moved the alias to another one by hand."""
     first = approved("a")
-    promote(environment, first, "author")
+    promote(environment, first, AUTHOR)
     second = approved("b", baseline=first.release_id)
     registry = registry_of(environment, "guide")
     version = registry.release_version(second.release_id)
@@ -71,8 +83,8 @@ def test_an_approved_release_goes_to_production_once(
     environment: Environment, approved: Ask, url: str
 ) -> None:
     request = approved()
-    assert promote(environment, request, "author") == ""
-    assert promote(environment, request, "author") == ""
+    assert promote(environment, request, AUTHOR) == ""
+    assert promote(environment, request, AUTHOR) == ""
     assert production(environment) == request.release_id
     entries = ledger(url, "guide", "production")
     assert [(e.to_release, e.actor, e.report_hash, e.approval_nonce) for e in entries] == [
@@ -82,7 +94,7 @@ def test_an_approved_release_goes_to_production_once(
 
 def test_staging_stays_where_it_is_after_promotion(environment: Environment, approved: Ask) -> None:
     request = approved()
-    promote(environment, request, "author")
+    promote(environment, request, AUTHOR)
     assert registry_of(environment, "guide").alias("staging")[0] == request.release_id  # type: ignore[index]
 
 
@@ -91,7 +103,7 @@ def test_staging_again_registers_nothing_and_records_nothing(
 ) -> None:
     release_id = release()
     report_hash = report(release_id)
-    versions = [stage(environment, release_id, report_hash, "author") for _ in range(2)]
+    versions = [stage(environment, release_id, report_hash, AUTHOR) for _ in range(2)]
     assert versions == [1, 1]
     assert [e.to_release for e in ledger(url, "guide", "staging")] == [release_id]
 
@@ -102,7 +114,7 @@ def test_a_report_that_is_no_pass_can_neither_be_staged_nor_asked_about(
     release_id, other = release("a"), release("b")
     for report_hash in (report(release_id, "FAIL"), report(release_id, "INCOMPLETE"), report(other, "PASS")):
         with pytest.raises(NotApproved):
-            stage(environment, release_id, report_hash, "author")
+            stage(environment, release_id, report_hash, AUTHOR)
         with pytest.raises(NotApproved):
             ask(release_id, report_hash)
     assert registry_of(environment, "guide").alias("staging") is None
@@ -125,7 +137,7 @@ def test_without_the_notarys_record_nothing_is_promoted(
     release_id = release()
     request = ask(release_id, report(release_id))
     with pytest.raises(NotApproved, match="recorded no answer"):
-        promote(environment, request, "author")
+        promote(environment, request, AUTHOR)
     assert production(environment) is None
 
 
@@ -145,7 +157,7 @@ def test_a_rejected_expired_or_foreign_approval_promotes_nothing(
     request = ask(release_id, report(release_id))
     record(request, decision, **changes)
     with pytest.raises(NotApproved, match=message):
-        promote(environment, request, "author")
+        promote(environment, request, AUTHOR)
     assert production(environment) is None
 
 
@@ -156,7 +168,7 @@ def test_an_approval_of_one_release_does_not_promote_another(
     request = ask(one, report(one))
     record(request, release_id=other, report_hash=report(other))
     with pytest.raises(NotApproved, match=f"of release {other[:12]} .* not of this one"):
-        promote(environment, request, "author")
+        promote(environment, request, AUTHOR)
 
 
 def test_an_approval_on_another_report_of_the_release_promotes_nothing(
@@ -166,50 +178,107 @@ def test_an_approval_on_another_report_of_the_release_promotes_nothing(
     request, other = ask(release_id, report(release_id)), report(release_id)
     record(request, report_hash=other)
     with pytest.raises(NotApproved, match=f"on report {other[:12]}"):
-        promote(environment, request, "author")
+        promote(environment, request, AUTHOR)
     assert production(environment) is None
 
 
-def test_promotion_makes_the_releases_index_live(
-    environment: Environment, release: Make, report: Make, ask: Ask, record: Record, url: str
-) -> None:
-    embedder = ArtifactPin(uri="models:/e/1", files={}, fingerprint="f")
-    generation = Generation("guide_1", "guide", embedder, fingerprint="f", dimension=3, chunker="c")
+@pytest.fixture
+def retrieving(environment: Environment, release: Make, url: str, tmp_path: Path) -> Callable[..., str]:
+    """Store a manifest that retrieves: a registered embedder (of no use) and an index generation made by it."""
+    folder = tmp_path / "embedder"
+    folder.mkdir()
+    for name in ("embedder.json", "model.onnx", "tokenizer.json"):
+        (folder / name).write_text(f"the {name} of a test")
+    pin = registry_of(environment, "guide").register_model("embedder", folder, params={}, metrics={}, tags={})
+    generation = Generation("guide_1", "guide", pin, pin.fingerprint, dimension=3, chunker="c")
     create_generation(url, generation)
-    release_id = release(embedder=embedder, index=IndexPin(generation=generation.id, chunker={"digest": "c"}))
+    index = IndexPin(generation=generation.id, chunker={"digest": "c"})
+    return lambda **changes: release(**{"embedder": pin, "index": index, **changes})
+
+
+@pytest.fixture
+def retrieving_approved(
+    environment: Environment, retrieving: Make, report: Make, ask: Ask, record: Record
+) -> ApprovalRequest:
+    """Return an approved request of a staged release that retrieves."""
+    release_id = retrieving()
     report_hash = report(release_id)
-    stage(environment, release_id, report_hash, "author")
+    stage(environment, release_id, report_hash, AUTHOR)
     request = ask(release_id, report_hash)
     record(request)
-    assert find_generation(url, generation.id).state == "building"
-    promote(environment, request, "author")
-    assert find_generation(url, generation.id).state == "live"
-    mark(url, generation.id, "building")  # as if the first attempt had died before
-    promote(environment, request, "author")
-    assert find_generation(url, generation.id).state == "live"
+    return request
+
+
+def test_promotion_makes_the_releases_index_live(
+    environment: Environment, retrieving_approved: ApprovalRequest, url: str
+) -> None:
+    assert find_generation(url, "guide_1").state == "building"
+    promote(environment, retrieving_approved, AUTHOR)
+    assert find_generation(url, "guide_1").state == "live"
+
+
+@pytest.mark.parametrize("where", ["registry", "cache"])
+def test_a_changed_or_extra_file_stops_promotion_and_is_named(
+    environment: Environment,
+    retrieving_approved: ApprovalRequest,
+    mlflow_url: str,
+    tmp_path: Path,
+    where: str,
+) -> None:
+    manifest = read_manifest(environment.database_url.get_secret_value(), retrieving_approved.release_id)
+    assert manifest.embedder is not None
+    registry = registry_of(environment, "guide")
+    folder = registry.fetch(manifest.embedder)
+    if where == "registry":
+        client = MlflowClient(mlflow_url)
+        name, version = manifest.embedder.uri.removeprefix("models:/").split("/")
+        (tmp_path / "extra.bin").write_text("x")
+        client.log_artifact(
+            client.get_model_version(name, version).run_id, str(tmp_path / "extra.bin"), "embedder"
+        )
+    else:
+        (folder / "tokenizer.json").write_text("another")
+    with pytest.raises(IntegrityError, match="extra.bin" if where == "registry" else "tokenizer.json"):
+        promote(environment, retrieving_approved, AUTHOR)
+    assert production(environment) is None
+    assert registry.alias("production") is None
+
+
+def test_an_index_of_another_embedder_stops_promotion(
+    environment: Environment, retrieving_approved: ApprovalRequest, database: FreshDatabase
+) -> None:
+    with psycopg.connect(database.url("llmops_owner")) as connection:
+        connection.execute("UPDATE index_generations SET fingerprint = 'other'")
+    with pytest.raises(EmbedderMismatch, match="assemble it again"):
+        promote(environment, retrieving_approved, AUTHOR)
+    assert production(environment) is None
 
 
 def test_promotion_is_refused_when_production_moved_since_the_gate_compared(
     environment: Environment, approved: Ask
 ) -> None:
     first, second = approved("a"), approved("b")
-    promote(environment, first, "author")
+    promote(environment, first, AUTHOR)
     with pytest.raises(StaleRelease, match="run release_assistant again"):
-        promote(environment, second, "author")
+        promote(environment, second, AUTHOR)
     assert production(environment) == first.release_id
 
 
-def test_uncommitted_code_is_promoted_in_dev_only(
-    environment: Environment, release: Make, report: Make, ask: Ask, record: Record
+def test_uncommitted_code_is_promoted_in_dev_only_and_a_release_in_its_own_environment_only(
+    environment: Environment, release: Make, report: Make, forged: Ask, record: Record, url: str
 ) -> None:
-    release_id = release(dirty=True)
-    report_hash = report(release_id)
-    stage(environment, release_id, report_hash, "author")
-    request = ask(release_id, report_hash)
-    record(request, environment="prod")
     prod = environment.model_copy(update={"name": "prod"})
-    with pytest.raises(NotApproved, match="uncommitted"):
-        promote(prod, request, "author")
+    for release_id, message in (
+        (release(dirty=True, environment="prod"), "uncommitted"),
+        (release(), "for env"),
+    ):
+        report_hash = report(release_id)
+        stage(environment, release_id, report_hash, AUTHOR)
+        request = forged(release_id, report_hash, read_manifest(url, release_id).environment)
+        record(request, environment="prod")
+        with pytest.raises(NotApproved, match=message):
+            promote(prod, request, AUTHOR)
+    assert production(environment) is None
 
 
 def test_a_replica_with_other_code_stops_promotion_before_the_alias_moves(
@@ -221,7 +290,7 @@ def test_a_replica_with_other_code_stops_promotion_before_the_alias_moves(
             "INSERT INTO replicas (assistant, replica_id, release_id, code_digest) VALUES ('guide', 'r1', 'x', 'old')"
         )
     with pytest.raises(NotApproved, match="r1 run"):
-        promote(environment, request, "author")
+        promote(environment, request, AUTHOR)
     assert registry_of(environment, "guide").alias("production") is None
 
 
@@ -229,9 +298,9 @@ def test_a_worker_with_other_code_does_not_promote(
     environment: Environment, approved: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = approved()
-    monkeypatch.setattr("llmops.release._promotion.code_digest", lambda: "newer")
+    monkeypatch.setattr("llmops.release._verify.code_digest", lambda: "newer")
     with pytest.raises(NotApproved, match="this worker run"):
-        promote(environment, request, "author")
+        promote(environment, request, AUTHOR)
     assert registry_of(environment, "guide").alias("production") is None
 
 
@@ -244,35 +313,37 @@ def test_a_replica_that_is_gone_does_not_stop_promotion(
             "INSERT INTO replicas (assistant, replica_id, release_id, code_digest, seen_at) "
             "VALUES ('guide', 'r1', 'x', 'old', now() - interval '1 minute')"
         )
-    promote(environment, request, "author")
+    promote(environment, request, AUTHOR)
     assert production(environment) == request.release_id
 
 
-def test_an_alias_moved_by_hand_is_not_followed(environment: Environment, astray: str) -> None:
-    with pytest.raises(IntegrityError, match="moved without a promotion"):
-        production(environment)
+def test_an_alias_moved_by_hand_changes_no_answer_and_is_said(environment: Environment, astray: str) -> None:
+    assert production(environment) == astray
+    assert "moved without a promotion" in (alias_doubt(environment, "guide") or "")
+    roll_back(environment, "guide", astray, REVIEWER, "put right")
+    assert alias_doubt(environment, "guide") is None
 
 
 def test_rollback_goes_to_an_earlier_production_release_with_a_name_and_a_reason(
     environment: Environment, approved: Ask, release: Make, url: str
 ) -> None:
     first = approved("a")
-    promote(environment, first, "author")
+    promote(environment, first, AUTHOR)
     second = approved("b", baseline=first.release_id)
-    promote(environment, second, "author")
+    promote(environment, second, AUTHOR)
     never = release("c")
     with pytest.raises(MissingInput, match="never in production"):
-        roll_back(environment, "guide", never, "reviewer", "bad answers")
-    for actor, reason in (("", "bad answers"), ("reviewer", " ")):
+        roll_back(environment, "guide", never, REVIEWER, "bad answers")
+    for actor, reason in ((Actor("", "Airflow login"), "bad answers"), (REVIEWER, " ")):
         with pytest.raises(NotApproved):
             roll_back(environment, "guide", None, actor, reason)
     with pytest.raises(MissingInput, match="fits several"):
-        roll_back(environment, "guide", "", "reviewer", "bad answers")
+        roll_back(environment, "guide", "", REVIEWER, "bad answers")
     assert production(environment) == second.release_id
     prefix = next(
         first.release_id[:n] for n in range(1, 65) if not second.release_id.startswith(first.release_id[:n])
     )
-    assert roll_back(environment, "guide", prefix, "reviewer", "bad answers") == first.release_id
+    assert roll_back(environment, "guide", prefix, REVIEWER, "bad answers") == first.release_id
     assert production(environment) == first.release_id
     last = ledger(url, "guide", "production")[-1]
     assert (last.action, last.actor, last.reason) == ("roll back", "reviewer", "bad answers")
@@ -284,21 +355,21 @@ def test_rollbacks_one_after_the_other_never_bring_back_what_was_rolled_back(
     releases: list[str] = []
     for prompt in "abc":
         request = approved(prompt, baseline=releases[-1] if releases else None)
-        promote(environment, request, "author")
+        promote(environment, request, AUTHOR)
         releases.append(request.release_id)
     for expected in (releases[1], releases[0]):
-        assert roll_back(environment, "guide", None, "reviewer", "bad answers") == expected
+        assert roll_back(environment, "guide", None, REVIEWER, "bad answers") == expected
     with pytest.raises(MissingInput, match="replaced none"):
-        roll_back(environment, "guide", None, "reviewer", "bad answers")
-    assert roll_back(environment, "guide", releases[0], "reviewer", "again") == releases[0]
+        roll_back(environment, "guide", None, REVIEWER, "bad answers")
+    assert roll_back(environment, "guide", releases[0], REVIEWER, "again") == releases[0]
     assert production(environment) == releases[0]
     assert [e.to_release for e in ledger(url, "guide", "production")] == [*releases, releases[1], releases[0]]
 
 
 def test_an_alias_that_went_astray_is_put_back_by_a_rollback(environment: Environment, astray: str) -> None:
     with pytest.raises(MissingInput, match=f"must name its release.*{astray[:12]}"):
-        roll_back(environment, "guide", None, "reviewer", "the alias was moved")
-    assert roll_back(environment, "guide", astray, "reviewer", "the alias was moved") == astray
+        roll_back(environment, "guide", None, REVIEWER, "the alias was moved")
+    assert roll_back(environment, "guide", astray, REVIEWER, "the alias was moved") == astray
     assert production(environment) == astray
 
 
@@ -309,8 +380,8 @@ def test_a_request_that_names_a_report_which_is_no_pass_of_it_promotes_nothing(
     for report_hash in (report(one, "FAIL"), report(other, "PASS")):
         request = forged(one, report_hash)
         record(request)
-        with pytest.raises(NotApproved, match="rests on report"):
-            promote(environment, request, "author")
+        with pytest.raises(NotApproved, match="not a PASS of"):
+            promote(environment, request, AUTHOR)
 
 
 @pytest.mark.parametrize("change", ["verdict = 'PASS'", "report = replace(report, 'nonce', 'once')"])
@@ -328,11 +399,11 @@ def test_confirmation_fails_when_a_replica_it_saw_went_silent(
     environment: Environment, database: FreshDatabase, approved: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = approved()
-    promote(environment, request, "author")
-    monkeypatch.setattr("llmops.release._promotion._LIVE", timedelta(seconds=1))
+    promote(environment, request, AUTHOR)
+    monkeypatch.setattr("llmops.release._verify.LIVE", timedelta(seconds=1))
     serving = environment.model_copy(update={"database_url": _secret(database.url("llmops_serving"))})
     report_replica(serving, "guide", "b" * 64, "r1")
-    with pytest.raises(TransientError, match="r1"):
+    with pytest.raises(NotConfirmed, match="r1"):
         confirm(environment, request.release_id, timedelta(seconds=3))
 
 
@@ -340,11 +411,11 @@ def test_confirmation_waits_for_every_live_replica(
     environment: Environment, database: FreshDatabase, approved: Ask
 ) -> None:
     request = approved()
-    promote(environment, request, "author")
+    promote(environment, request, AUTHOR)
     serving = environment.model_copy(update={"database_url": _secret(database.url("llmops_serving"))})
     assert confirm(environment, request.release_id, timedelta(seconds=0)) == 0
     report_replica(serving, "guide", "b" * 64, "r1")
-    with pytest.raises(TransientError, match="r1"):
+    with pytest.raises(NotConfirmed, match="r1"):
         confirm(environment, request.release_id, timedelta(seconds=1))
     report_replica(serving, "guide", request.release_id, "r1")
     report_replica(serving, "guide", request.release_id, "r2")
@@ -355,7 +426,7 @@ def test_the_worker_cannot_write_an_approval_or_change_the_ledger(
     database: FreshDatabase, environment: Environment, approved: Ask
 ) -> None:
     request = approved()
-    promote(environment, request, "author")
+    promote(environment, request, AUTHOR)
     forbidden = (
         "INSERT INTO approvals SELECT * FROM approvals",
         "UPDATE approvals SET decision = 'approved'",
@@ -390,7 +461,9 @@ def test_the_text_of_a_request_carries_both_hashes_and_the_report(
 ) -> None:
     release_id = release()
     request = ask(release_id, report(release_id))
-    subject, body = request_text(url, request)
+    subject, body = request_text(
+        request, read_manifest(url, release_id), read_report(url, request.report_hash)
+    )
     assert release_id[:12] in subject
     assert all(part in body for part in (release_id, request.report_hash, "author", "Verdict: PASS"))
 

@@ -40,6 +40,7 @@ class FakeSource:
 
     production: dict[str, FakeRelease | None] = field(default_factory=dict)
     fail: Exception | None = None
+    doubts: dict[str, str] = field(default_factory=dict)
     reports: list[tuple[str, str]] = field(default_factory=list)
     loads: int = 0
 
@@ -52,6 +53,9 @@ class FakeSource:
     def load(self, assistant: str) -> FakeRelease | None:
         self.loads += 1
         return self.production.get(assistant)
+
+    def doubt(self, assistant: str) -> str | None:
+        return self.doubts.get(assistant)
 
     def report(self, assistant: str, release_id: str) -> None:
         self.reports.append((assistant, release_id))

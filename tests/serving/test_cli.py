@@ -31,6 +31,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.Monke
     (tmp_path / "environments").mkdir()
     (tmp_path / "environments" / "dev.yaml").write_text(
         "catalog: dev\nstorage_root: /none\ndatabase_url: x\nmlflow_url: x\nairflow_url: x\nnotary_url: x\n"
+        "notary_keys: x\n"
         "serving_url: ${LLMOPS_SERVING_URL}\n"
     )
     monkeypatch.setenv("LLMOPS_INCLUDE", str(tmp_path))

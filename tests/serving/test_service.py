@@ -18,6 +18,7 @@ from llmops.answers import read_answer, read_answers, read_feedback
 from llmops.chain import MAX_QUESTION, REFUSAL
 from llmops.errors import MissingInput, ServiceUnavailable
 from llmops.llm import Failure, FakeLanguageModel, Page, Reply, Reset, Stall, Truncated
+from llmops.release import code_digest
 from llmops.serving import ServiceLimits, create_app
 from serving.conftest import QUICK, FakeRelease, FakeSource, ask, served, wait_until
 from support.passages import KILN, PROMPT, Shelf, bare_chain, chat_chain, extractive_chain
@@ -495,10 +496,48 @@ def test_without_a_release_it_says_what_to_do(log_url: str) -> None:
         wait_until(lambda: httpx.get(f"{base}/release").status_code == 404)
 
 
+def test_a_probe_goes_through_the_whole_chain_once_per_release_and_leaves_no_answer(
+    database: FreshDatabase, log_url: str
+) -> None:
+    with FakeLanguageModel("Fine.", "Fine.", "Fine.") as fake, served(chatting(fake), log_url) as base:
+        for _ in range(3):
+            probed = httpx.post(f"{base}/probe", json={"assistant": "guide"})
+            assert (probed.status_code, probed.json()["release"]) == (200, "r1")
+            assert probed.json()["code"] == code_digest()
+        assert httpx.post(f"{base}/probe", json={"assistant": "nobody"}).status_code == 404
+        assert httpx.post(f"{base}/probe", json={"assistant": "guide", "question": "?"}).status_code == 400
+    assert len(fake.history) == 1
+    assert read_answers(database.url("llmops_worker")) == []
+
+
+def test_a_release_that_cannot_answer_fails_its_probe_and_is_not_asked_again_at_once(log_url: str) -> None:
+    with (
+        FakeLanguageModel(*[Failure(500)] * 9) as fake,
+        served(chatting(fake, timeout_seconds=1), log_url) as base,
+    ):
+        first = httpx.post(f"{base}/probe", json={"assistant": "guide"}, timeout=20)
+        asked = len(fake.history)
+        again = httpx.post(f"{base}/probe", json={"assistant": "guide"}, timeout=20)
+    assert (first.status_code, again.status_code, len(fake.history)) == (503, 503, asked)
+
+
+def test_what_disagrees_with_the_release_is_said_while_it_goes_on_answering(log_url: str) -> None:
+    source = FakeSource({"guide": FakeRelease("r1", extractive_chain(threshold=0.4))})
+    with served(source, log_url) as base:
+        source.doubts["guide"] = "the alias is elsewhere"
+        wait_until(lambda: httpx.get(f"{base}/readyz").json()["assistants"]["guide"]["error"])
+        ready = httpx.get(f"{base}/readyz")
+        assert (ready.status_code, ready.json()["assistants"]["guide"]["error"]) == (
+            200,
+            "the alias is elsewhere",
+        )
+        assert ask(base, QUESTION).json()["release"] == "r1"
+
+
 def test_no_page_or_schema_is_served_that_was_not_asked_for(log_url: str) -> None:
     app = create_app(FakeSource(), log_url, lambda: ["guide"], QUICK)
     assert sorted(getattr(route, "path", "") for route in app.routes) == [
-        "/healthz", "/readyz", "/release", "/v1/chat/completions", "/v1/feedback", "/v1/models",
+        "/healthz", "/probe", "/readyz", "/release", "/v1/chat/completions", "/v1/feedback", "/v1/models",
     ]  # fmt: skip
 
 

@@ -26,7 +26,7 @@ class Run:
     """One run of a DAG for one assistant.
 
     ``as_of`` is the date the run is about: the end of its data interval, or when it was asked for.
-    ``authors`` are the people behind it.
+    ``authors`` are the people behind it; ``user`` is the one who started it in Airflow, if a person did.
     """
 
     assistant: str
@@ -35,6 +35,7 @@ class Run:
     run_id: str
     as_of: datetime
     authors: tuple[str, ...]
+    user: str | None
     params: Mapping[str, Any]
 
     @property
@@ -57,9 +58,9 @@ class Run:
         )
 
     @property
-    def actor(self) -> str:
-        """Return who moves things in this run, for the ledger."""
-        return ", ".join(self.authors) or f"run {self.run_id}"
+    def actor(self) -> tuple[str, str]:
+        """Return who moves things in this run, and how that is known, for the ledger."""
+        return ", ".join(self.authors) or "nobody known", f"Airflow run {self.dag_id} {self.run_id}"
 
 
 def run_of(context: Mapping[str, Any]) -> Run:
@@ -84,6 +85,7 @@ def run_of(context: Mapping[str, Any]) -> Run:
         dag_id=dag_run.dag_id,
         run_id=dag_run.run_id,
         as_of=dag_run.data_interval_end or dag_run.run_after,
+        user=(dag_run.triggering_user_name or "").strip() or None,
         authors=tuple(sorted({name.strip() for names in authors if names for name in names.split(",")})),
         params=params,
     )

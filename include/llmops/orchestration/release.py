@@ -92,13 +92,15 @@ def decide_gate(run: Run, results: str) -> dict[str, Any]:
 @step("llmops.release", "mlflow")
 def stage_release(run: Run, decided: Mapping[str, Any]) -> dict[str, Any]:
     """Register the release and move ``staging`` to it; skip it and the rest unless the gate said PASS."""
-    from llmops.release import stage
+    from llmops.release import Actor, stage
 
     if decided["verdict"] != "PASS":
         raise AirflowSkipException(
             f"the gate says {decided['verdict']}: report {decided['report_hash'][:12]}"
         )
-    return {"version": stage(run.environment, decided["release_id"], decided["report_hash"], run.actor)}
+    return {
+        "version": stage(run.environment, decided["release_id"], decided["report_hash"], Actor(*run.actor))
+    }
 
 
 @step("llmops.release")
@@ -121,40 +123,40 @@ def open_request(run: Run, decided: Mapping[str, Any]) -> dict[str, Any]:
 def question_of(run: Run) -> tuple[str, str, list[str]]:
     """Return subject, body and approvers of the request that this run opened."""
     from llmops.assistant import load_assistant
-    from llmops.release import RunReference, request_of_run, request_text
+    from llmops.release import RunReference, read_manifest, read_report, request_of_run, request_text
 
-    request = request_of_run(run.database_url, RunReference(run.dag_id, run.run_id, ASK_TASK))
-    subject, body = request_text(run.database_url, request)
+    url = run.database_url
+    request = request_of_run(url, RunReference(run.dag_id, run.run_id, ASK_TASK))
+    subject, body = request_text(
+        request, read_manifest(url, request.release_id), read_report(url, request.report_hash)
+    )
     return subject, body, list(load_assistant(run.assistant, run.environment).approval.approvers)
 
 
 @step("llmops.release", "mlflow")
 def promote_release(run: Run) -> dict[str, Any]:
     """Move ``production`` to the approved release."""
-    from llmops.release import RunReference, promote, request_of_run
+    from llmops.release import Actor, RunReference, promote, request_of_run
 
     request = request_of_run(run.database_url, RunReference(run.dag_id, run.run_id, ASK_TASK))
-    return {"release_id": request.release_id, "replaced": promote(run.environment, request, run.actor)}
+    replaced = promote(run.environment, request, Actor(*run.actor))
+    return {"release_id": request.release_id, "replaced": replaced}
 
 
 @step("llmops.release")
 def confirm_release(run: Run, release_id: str) -> dict[str, Any]:
-    """Wait until every replica answers with the release."""
-    from llmops.release import confirm
+    """Wait until every replica answers with the release, else take the move back; keep the ledger's signed heads."""
+    from llmops.release import confirm, keep_in_delta
 
-    return {"release_id": release_id, "replicas": confirm(run.environment, release_id, _CONFIRM_WAIT)}
+    replicas = confirm(run.environment, release_id, _CONFIRM_WAIT)
+    return {"release_id": release_id, "replicas": replicas, "heads": keep_in_delta(run.environment)}
 
 
 @step("llmops.release", "mlflow")
 def roll_back_release(run: Run) -> dict[str, Any]:
     """Move ``production`` back to an earlier production release."""
-    from llmops.release import roll_back
+    from llmops.release import Actor, roll_back
 
-    release_id = roll_back(
-        run.environment,
-        run.assistant,
-        run.params.get("to") or None,
-        ", ".join(run.authors),
-        run.params["reason"],
-    )
-    return {"release_id": release_id}
+    actor = Actor(run.user or "", run.actor[1])
+    to = run.params.get("to") or None
+    return {"release_id": roll_back(run.environment, run.assistant, to, actor, run.params["reason"])}

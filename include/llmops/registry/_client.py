@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from llmops.errors import MissingInput, ServiceUnavailable, TerminalError
 from llmops.settings import masked
 
-__all__ = ["answering", "client_of", "model_version", "place"]
+__all__ = ["answering", "client_of", "model_version", "note", "noted", "place"]
 
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -80,3 +80,28 @@ def model_version(uri: str) -> tuple[str, str]:
     if not uri.startswith("models:/") or not name or not version.isdigit():
         raise MissingInput(f"{uri!r} names no model version: use models:/<name>/<number>")
     return name, version
+
+
+def note(url: str, experiment: str, key: str, text: str) -> None:
+    """Keep a short text as a tag of an experiment, which is created if it is not there."""
+    from mlflow.exceptions import MlflowException
+
+    client = client_of(url)
+    with answering(url, f"experiment {experiment!r}"):
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            try:
+                client.create_experiment(experiment)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            found = client.get_experiment_by_name(experiment)
+        client.set_experiment_tag(found.experiment_id, key, text)
+
+
+def noted(url: str, experiment: str, key: str) -> str | None:
+    """Return the text that ``note`` kept, or None."""
+    client = client_of(url)
+    with answering(url, f"experiment {experiment!r}"):
+        found = client.get_experiment_by_name(experiment)
+    return found.tags.get(key) if found else None

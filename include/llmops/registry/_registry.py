@@ -106,6 +106,21 @@ class Registry:
         )
         return folder
 
+    def verify(self, pin: ArtifactPin) -> None:
+        """Raise IntegrityError unless the registry itself still holds exactly the files of ``pin``.
+
+        Fetches them anew, whatever is cached, and reads nothing from them.
+        """
+        name, version = model_version(pin.uri)
+        self.cache.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(dir=self.cache, prefix=".partial-") as scratch,
+            answering(self._url, pin.uri),
+        ):
+            found = self._client.get_model_version(name, version)
+            fetched = Path(_download(self._url, found.source, scratch))
+            check_files(fetched, pin.files, (_PIN, *_MLFLOW_FILES), f"the registry's copy of {pin.uri}")
+
     def latest(self, kind: Kind, **tags: str) -> ArtifactPin | None:
         """Return the pin of the newest version, or of the newest with all these tags; None without one."""
         found = self._search(self._name(kind), tags)
@@ -214,6 +229,17 @@ class Registry:
         """Point an alias of the assistant at a model version; raise MissingInput when there is none."""
         with answering(self._url, f"version {version} of {self._name('assistant')}"):
             self._client.set_registered_model_alias(self._name("assistant"), name, str(version))
+
+    def remove_alias(self, name: str) -> None:
+        """Let an alias of the assistant point nowhere; one that is not there stays away."""
+        with answering(self._url, f"alias {name!r}"):
+            self._client.delete_registered_model_alias(self._name("assistant"), name)
+
+    def tag_release(self, version: int, tags: Mapping[str, str]) -> None:
+        """Set tags of a release's model version."""
+        with answering(self._url, f"version {version} of {self._name('assistant')}"):
+            for key, value in tags.items():
+                self._client.set_model_version_tag(self._name("assistant"), str(version), key, value)
 
     def log_run(
         self, name: str, params: Mapping[str, Any], metrics: Mapping[str, float], artifacts: Sequence[Path]

@@ -1,7 +1,7 @@
 """Releases: assemble, evaluate, gate, ask, promote, roll back, load."""
 
+from llmops.release._airflow import AirflowReader
 from llmops.release._approval import (
-    Approval,
     ApprovalRequest,
     RunReference,
     approval_of,
@@ -18,6 +18,9 @@ from llmops.release._assemble import (
     registry_of,
 )
 from llmops.release._code import code_digest
+from llmops.release._confirm import confirm
+from llmops.release._copies import keep_in_delta, keep_in_mlflow, kept_heads
+from llmops.release._difference import Difference, differences
 from llmops.release._evaluation import decide_release, evaluate_release
 from llmops.release._generations import (
     chunkers_in_use,
@@ -26,53 +29,69 @@ from llmops.release._generations import (
     sync_generation,
     sync_generations,
 )
+from llmops.release._keys import check_key_is_private, make_notary_key
+from llmops.release._ledger import LedgerCheck, LedgerEntry, check_ledger, current_release, ledger
 from llmops.release._loading import (
     LoadedRelease,
+    alias_doubt,
     build_chain,
     load_release,
     production_release,
     report_replica,
 )
-from llmops.release._notary import AirflowReader, Notary
-from llmops.release._promotion import confirm, promote, roll_back, stage
+from llmops.release._notary import Notary
+from llmops.release._promotion import promote, revoke, roll_back, stage
+from llmops.release._statement import Actor, Approval, notary_keys, owner_of_key, sign_release
 from llmops.release._store import (
-    LedgerEntry,
     ReleaseSummary,
     StoredReport,
     find_release,
-    ledger,
     list_releases,
     read_manifest,
     read_report,
 )
 
 __all__ = [
+    "Actor",
     "AirflowReader",
     "Approval",
     "ApprovalRequest",
+    "Difference",
+    "LedgerCheck",
     "LedgerEntry",
     "LoadedRelease",
     "Notary",
     "ReleaseSummary",
     "RunReference",
     "StoredReport",
+    "alias_doubt",
     "approval_of",
     "assemble",
     "build_chain",
+    "check_key_is_private",
+    "check_ledger",
     "chunkers_in_use",
     "code_digest",
     "confirm",
+    "current_release",
     "decide_release",
+    "differences",
     "ensure_generation",
     "evaluate_release",
     "evaluation_cases",
     "find_release",
+    "keep_in_delta",
+    "keep_in_mlflow",
+    "kept_heads",
     "ledger",
     "list_releases",
     "load_embedder",
     "load_release",
+    "make_notary_key",
+    "notary_keys",
     "open_approval",
     "own_chunks",
+    "owner_of_key",
     "production_release",
     "promote",
     "read_manifest",
@@ -82,7 +101,9 @@ __all__ = [
     "request_of_run",
     "request_text",
     "require_approval",
+    "revoke",
     "roll_back",
+    "sign_release",
     "stage",
     "standing",
     "sync_generation",

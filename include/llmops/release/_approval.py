@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from psycopg.rows import class_row
 
 from llmops.database import connect
-from llmops.errors import MissingInput, NotApproved
-from llmops.manifest import Manifest
+from llmops.errors import IntegrityError, MissingInput, NotApproved
+from llmops.manifest import Manifest, content_hash
+from llmops.release._statement import Approval, Statement, notary_keys, open_statement
 from llmops.release._store import StoredReport, read_manifest, read_report
 from llmops.settings import Environment
 
@@ -29,23 +32,6 @@ class ApprovalRequest:
     run_id: str
     task_id: str
     opened_at: datetime
-
-
-@dataclass(frozen=True)
-class Approval:
-    """The notary's record of how a request ended."""
-
-    nonce: UUID
-    release_id: str
-    report_hash: str
-    decision: str
-    approver: str | None
-    reason: str
-    channel: str
-    environment: str
-    answered_at: datetime | None
-    expires_at: datetime
-    recorded_at: datetime
 
 
 @dataclass(frozen=True)
@@ -103,32 +89,69 @@ def request_of_run(url: str, run: RunReference) -> ApprovalRequest:
     return request
 
 
-def request_text(url: str, request: ApprovalRequest) -> tuple[str, str]:
-    """Return subject and Markdown body of a request: the two hashes, the deadline and the gate's report."""
-    report = read_report(url, request.report_hash)
-    manifest = read_manifest(url, request.release_id)
+def request_text(request: ApprovalRequest, manifest: Manifest, report: StoredReport) -> tuple[str, str]:
+    """Return subject and Markdown body of a request: the two hashes, the deadline and the gate's report.
+
+    The notary counts an answer only if exactly this text was shown.
+    """
     lines = [
         f"**Release** `{request.release_id}`",
         f"**Gate report** `{request.report_hash}`",
         f"**Answer before** {request.deadline.astimezone(UTC):%Y-%m-%d %H:%M} UTC; no answer is a rejection.",
-        f"**Authors** {', '.join(manifest.authors)}: none of them may approve."
-        + (" **Made from uncommitted code.**" if manifest.dirty else ""),
-        "",
-        report.markdown,
+        _authors_line(manifest),
     ]
+    if gate_settings(manifest, report).get("approval") == "personal":
+        lines.append(
+            "**Sign it too**, with your own key: "
+            f"`llmops release approve {request.release_id[:12]} --key <file>`. Without that your answer does not count."
+        )
+    lines += ["", report.markdown]
     return f"Release {request.release_id[:12]} of {request.assistant} to production?", "\n\n".join(lines)
+
+
+def _authors_line(manifest: Manifest) -> str:
+    names = ", ".join(manifest.authors)
+    known = (
+        f"**Authors** {names}: none of them may approve."
+        if names
+        else "**Authors** unknown: two must approve."
+    )
+    unknown = " Who wrote its code is not known." if manifest.committers is None else ""
+    return known + unknown + (" **Made from uncommitted code.**" if manifest.dirty else "")
+
+
+def gate_settings(manifest: Manifest, report: StoredReport) -> dict[str, Any]:
+    """Return the gate's settings that a report was decided with; raise IntegrityError unless the manifest pins them."""
+    settings = dict(json.loads(report.report)["gate"])
+    settings.pop("digest", None)
+    if content_hash(settings) != manifest.gate_digest:
+        raise IntegrityError(
+            f"report {report.report_hash[:12]} was decided with other rules than release {manifest.release_id[:12]} "
+            "pins: run release_assistant again"
+        )
+    return settings
 
 
 def require_pass(request: ApprovalRequest, manifest: Manifest, report: StoredReport) -> None:
     """Raise NotApproved unless the report is a PASS of exactly the release, assistant and environment asked about."""
     asked = (request.release_id, request.assistant, request.environment)
-    if report.verdict != "PASS" or (report.release_id, manifest.assistant, manifest.environment) != asked:
+    if (manifest.release_id, manifest.assistant, manifest.environment) != asked:
         raise NotApproved(
             f"the request for release {request.release_id[:12]} of {request.assistant!r} in "
-            f"{request.environment!r} rests on report {request.report_hash[:12]}, which is {report.verdict} for "
-            f"release {report.release_id[:12]} of {manifest.assistant!r} in {manifest.environment!r}: "
-            "run release_assistant again"
+            f"{request.environment!r} is not about its manifest, of {manifest.assistant!r} in "
+            f"{manifest.environment!r}: run release_assistant again"
         )
+    require_pass_of(manifest, report)
+
+
+def require_pass_of(manifest: Manifest, report: StoredReport) -> None:
+    """Raise NotApproved unless a gate report is a PASS of exactly this release, by the rules that it pins."""
+    if report.verdict != "PASS" or report.release_id != manifest.release_id:
+        raise NotApproved(
+            f"report {report.report_hash[:12]} is {report.verdict} for release {report.release_id[:12]}, not a PASS of "
+            f"release {manifest.release_id[:12]}: run release_assistant again"
+        )
+    gate_settings(manifest, report)
 
 
 def approval_of(url: str, nonce: UUID) -> Approval | None:
@@ -138,25 +161,35 @@ def approval_of(url: str, nonce: UUID) -> Approval | None:
         return cursor.fetchone()
 
 
-def require_approval(environment: Environment, request: ApprovalRequest) -> Approval:
-    """Return the approval that allows this promotion now; raise NotApproved saying what is missing."""
+def require_approval(environment: Environment, request: ApprovalRequest) -> Statement:
+    """Return the notary's statement that allows this promotion now; raise NotApproved saying what is missing.
+
+    Raises SignatureInvalid for a record that the notary did not sign, or not like this.
+    """
     approval = approval_of(environment.database_url.get_secret_value(), request.nonce)
     where = f"release {request.release_id[:12]} of {request.assistant!r}"
     if approval is None:
         raise NotApproved(f"{where}: the notary recorded no answer to the request of run {request.run_id!r}")
     if approval.decision != "approved":
         raise NotApproved(f"{where} was rejected: {approval.reason}")
-    if (approval.release_id, approval.report_hash) != (request.release_id, request.report_hash):
+    statement = open_statement(approval, notary_keys(environment))
+    if (statement.release_id, statement.report_hash) != (request.release_id, request.report_hash):
         raise NotApproved(
-            f"{where}: the approval is of release {approval.release_id[:12]} on report {approval.report_hash[:12]}, "
+            f"{where}: the approval is of release {statement.release_id[:12]} on report {statement.report_hash[:12]}, "
             f"not of this one on report {request.report_hash[:12]}"
         )
-    if approval.environment != environment.name:
+    require_scope(statement, environment, request.assistant)
+    if statement.expires_at <= datetime.now(UTC):
         raise NotApproved(
-            f"{where}: the approval is for environment {approval.environment!r}, this is {environment.name!r}"
+            f"{where}: the approval expired at {statement.expires_at:%Y-%m-%d %H:%M} UTC; ask again"
         )
-    if approval.expires_at <= datetime.now(UTC):
+    return statement
+
+
+def require_scope(statement: Statement, environment: Environment, assistant: str) -> None:
+    """Raise NotApproved unless an approval is for this environment and assistant."""
+    if (statement.environment, statement.assistant) != (environment.name, assistant):
         raise NotApproved(
-            f"{where}: the approval expired at {approval.expires_at:%Y-%m-%d %H:%M} UTC; ask again"
+            f"the approval of release {statement.release_id[:12]} is for {statement.assistant!r} in environment "
+            f"{statement.environment!r}, this is {assistant!r} in {environment.name!r}"
         )
-    return approval

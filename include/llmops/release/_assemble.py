@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmops.assistant import Assistant
+from llmops.database import connect
 from llmops.embedding import Embedder
-from llmops.errors import ConfigurationError, MissingInput, NotApproved
+from llmops.errors import ConfigurationError, MissingInput
 from llmops.evaluation import Case, cases_digest, derive_cases, load_cases, save_cases
 from llmops.index import Generation, create_generation, generation_id
 from llmops.lakehouse import LakeTable
 from llmops.manifest import ArtifactPin, IndexPin, Manifest, content_hash
 from llmops.registry import Registry
-from llmops.release._code import code_digest, is_dirty
+from llmops.release._code import code_digest, commit, committers, is_dirty
+from llmops.release._ledger import current_release
 from llmops.release._store import read_manifest, save_manifest
 from llmops.settings import Environment, home
 
@@ -35,27 +37,30 @@ def assemble(
 ) -> Manifest:
     """Pin everything the assistant would answer with now, store the manifest and return it.
 
-    ``embedder_uri`` names a registered embedder; None takes the newest. Raises NotApproved without an author,
-    since nobody could be kept from approving their own work, and MissingInput where a part is not there yet.
+    ``embedder_uri`` names a registered embedder; None takes the newest. Authors are ``authors`` (who started
+    this), who trained the embedder, and who changed the code since the production release; without any of them
+    the notary asks for two approvers. Raises MissingInput where a part is not there yet.
     """
     registry = registry_of(environment, assistant.name)
     pin = None if assistant.retrieval.kind == "none" else _embedder(registry, embedder_uri)
-    people = tuple(sorted({name for name in (*authors, *_trainers(registry, pin)) if name}))
-    if not people:
-        raise NotApproved("this release has no author: trigger release_assistant as a logged-in user")
+    wrote = _committers(environment, assistant.name)
+    people = tuple(sorted({name for name in (*authors, *_trainers(registry, pin), *(wrote or ())) if name}))
     cases = evaluation_cases(environment, assistant)
     manifest = Manifest(
         assistant=assistant.name,
         environment=environment.name,
         code_digest=code_digest(),
+        commit=commit(),
         dirty=is_dirty(),
         prompt=registry.register_prompt(assistant.prompt),
         generator=assistant.generator.model_dump(mode="json"),
         embedder=pin,
         index=_index(environment, assistant, registry, pin) if pin else None,
         retrieval=assistant.retrieval.model_dump(mode="json"),
+        guardrails={},
         evaluation_digest=cases_digest(cases),
         gate_digest=content_hash(assistant.gate.model_dump(mode="json")),
+        committers=wrote,
         authors=people,
     )
     save_manifest(environment.database_url.get_secret_value(), manifest)
@@ -108,6 +113,20 @@ def _index(environment: Environment, assistant: Assistant, registry: Registry, p
     return IndexPin(
         generation=generation, chunker={"digest": digest, **assistant.chunker.model_dump(mode="json")}
     )
+
+
+def _committers(environment: Environment, assistant: str) -> tuple[str, ...] | None:
+    """Return who changed code, prompt or configuration since the production release; None where nobody can tell.
+
+    The same code has the same committers, however often it is released.
+    """
+    url = environment.database_url.get_secret_value()
+    with connect(url) as connection:
+        production = current_release(connection, assistant, "production")
+    if production is None:
+        return committers(None)
+    before = read_manifest(url, production)
+    return before.committers if before.commit and before.commit == commit() else committers(before.commit)
 
 
 def _trainers(registry: Registry, pin: ArtifactPin | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""The digest of the code that answers, and whether it was committed."""
+"""The digest of the code that answers, whether it was committed, and by whom."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import subprocess
 from pathlib import Path
 
 import llmops
-from llmops.settings import include_root
+from llmops.settings import environ, include_root
 
 log = logging.getLogger(__name__)
 
 _GIT_SECONDS = 60.0
 _CODE = (".py", ".sql", ".json", ".yaml", ".typed")
+_ANSWERS = ("include", "dags", "plugins", "requirements.txt")
+"""What decides how an assistant answers: code, prompts and configuration."""
 
 
 @functools.cache
@@ -40,16 +42,55 @@ def is_dirty() -> bool:
 
     A checkout that Git cannot tell about counts as dirty: Git is not installed, fails or takes too long.
     """
-    root = include_root().parent
-    if not (root / ".git").exists():
+    if not _is_checkout():
         return False
-    command = ["git", "-C", str(root), "status", "--porcelain", "--", "include", "dags", "plugins"]
-    command += ["requirements.txt"]
+    status = _git("status", "--porcelain", "--", *_ANSWERS)
+    return status is None or bool(status.strip())
+
+
+def commit() -> str | None:
+    """Return the last commit that changed code, prompt or configuration; None where nobody can tell.
+
+    An image has no Git: there ``LLMOPS_COMMIT`` says it.
+    """
+    if not _is_checkout():
+        return environ().get("LLMOPS_COMMIT") or None
+    found = _git("log", "-1", "--format=%H", "--", *_ANSWERS)
+    return (found or "").strip() or None
+
+
+def committers(since: str | None) -> tuple[str, ...] | None:
+    """Return the e-mail addresses of all who changed code, prompt or configuration after a commit.
+
+    Authors, committers and co-authors count. None for ``since`` takes the last commit alone: before the first
+    release there is nothing to compare with. Returns None where nobody can tell; an image has no Git, there
+    ``LLMOPS_COMMITTERS`` (separated by commas) says it.
+    """
+    if not _is_checkout():
+        named = environ().get("LLMOPS_COMMITTERS", "")
+        return tuple(sorted({name.strip().lower() for name in named.split(",") if name.strip()})) or None
+    span = ["-1"] if since is None else [f"{since}..HEAD"]
+    trailers = "%(trailers:key=Co-authored-by,valueonly,unfold)"
+    found = _git("log", *span, f"--format=%ae%n%ce%n{trailers}", "--", *_ANSWERS)
+    if found is None:
+        return None
+    lines = {line.strip().rpartition("<")[2].rstrip(">").lower() for line in found.splitlines()}
+    return tuple(sorted(lines - {""}))
+
+
+def _is_checkout() -> bool:
+    return (include_root().parent / ".git").exists()
+
+
+def _git(*arguments: str) -> str | None:
+    """Return what Git says about the checkout, None (and a warning) when it fails, is not there or takes too long."""
+    root = include_root().parent
     try:
-        status = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_GIT_SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        log.warning(
-            "Git cannot tell whether %s has uncommitted changes, so it counts as dirty: %s", root, error
-        )
-        return True
-    return status.returncode != 0 or bool(status.stdout.strip())
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            capture_output=True, text=True, check=True, timeout=_GIT_SECONDS,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired, subprocess.CalledProcessError) as error:
+        log.warning("Git cannot tell about %s (%s): %s", root, arguments[0], error)
+        return None
+    return done.stdout

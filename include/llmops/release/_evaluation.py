@@ -25,8 +25,9 @@ from llmops.evaluation import (
 from llmops.index import dump, find_generation
 from llmops.manifest import Manifest, canonical_json, content_hash
 from llmops.release._assemble import registry_of, release_cases
+from llmops.release._ledger import current_release
 from llmops.release._loading import build_chain
-from llmops.release._store import StoredReport, current_release, read_manifest, save_report
+from llmops.release._store import StoredReport, read_manifest, save_report
 from llmops.settings import Environment
 
 log = logging.getLogger(__name__)

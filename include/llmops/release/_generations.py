@@ -15,7 +15,8 @@ from llmops.index import Generation, SyncCounts, generations, sync
 from llmops.lakehouse import LakeTable
 from llmops.manifest import ArtifactPin, Manifest
 from llmops.release._assemble import registry_of
-from llmops.release._store import current_release, list_releases, read_manifest
+from llmops.release._ledger import current_release
+from llmops.release._store import list_releases, read_manifest
 from llmops.settings import Environment
 
 _CHUNKER: TypeAdapter[Chunker] = TypeAdapter(Chunker)

@@ -15,12 +15,13 @@ from llmops.answers import open_pool
 from llmops.chain import Chain, Generator, Retrieval
 from llmops.database import connect
 from llmops.embedding import Embedder, RememberingEmbedder
-from llmops.errors import EmbedderMismatch, IntegrityError, MissingInput
-from llmops.index import Hit, generations, search
+from llmops.index import Hit, search
 from llmops.manifest import Manifest
 from llmops.release._assemble import registry_of
 from llmops.release._code import code_digest
-from llmops.release._store import Alias, current_release, read_manifest
+from llmops.release._ledger import current_release, newest_move
+from llmops.release._store import read_manifest
+from llmops.release._verify import evidence_for, require_generation, require_matching
 from llmops.settings import Environment
 
 log = logging.getLogger(__name__)
@@ -54,8 +55,9 @@ def build_chain(
     if manifest.embedder is None or manifest.index is None:
         chain = Chain(generator, settings, prompt, embedder=None, searcher=None)
         return LoadedRelease(manifest.release_id, manifest, chain, lambda: None)
+    require_generation(environment, manifest)
     embedder = _embedder(registry.fetch(manifest.embedder))
-    _check_generation(url, manifest, embedder)
+    require_matching(embedder, manifest)
     pool = open_pool(url, size=8, wait_seconds=10)
     generation = manifest.index.generation
 
@@ -71,49 +73,55 @@ def build_chain(
 
 
 def production_release(environment: Environment, assistant: str) -> str | None:
-    """Return the release id that alias and ledger agree is in production, or None when there is none.
+    """Return the release id that the ledger says is in production, or None when there is none."""
+    with connect(environment.database_url.get_secret_value()) as connection:
+        return current_release(connection, assistant, "production")
 
-    Raises IntegrityError when the alias points at a release that the ledger does not name: someone moved it
-    without an approval, or a promotion is just between its two steps.
+
+def alias_doubt(environment: Environment, assistant: str) -> str | None:
+    """Return what is wrong when the alias ``production`` is not where the ledger says, or None when they agree.
+
+    The ledger is what the service answers from, so an alias that somebody moved by hand changes no answer.
     """
-    return _agreed(environment, assistant, "production")
-
-
-def load_release(
-    environment: Environment, assistant: str, alias: Alias = "production"
-) -> LoadedRelease | None:
-    """Return the release behind an alias, ready to answer, or None when there is none yet."""
-    release_id = _agreed(environment, assistant, alias)
-    if release_id is None:
+    pointed = registry_of(environment, assistant).alias("production")
+    entered = production_release(environment, assistant)
+    if (pointed[0] if pointed else None) == entered:
         return None
-    manifest = read_manifest(environment.database_url.get_secret_value(), release_id)
+    return (
+        f"alias 'production' of {assistant!r} points at release {(pointed[0] if pointed else 'none')[:12]}, the ledger "
+        f"says {(entered or 'none')[:12]}: it was moved without a promotion, and nobody is answered from it; "
+        "`llmops release rollback --to` the one that you want puts it right"
+    )
+
+
+def load_release(environment: Environment, assistant: str) -> LoadedRelease | None:
+    """Return the production release, ready to answer, or None when there is none yet.
+
+    Raises NotApproved, IntegrityError or SignatureInvalid, before anything is deserialised, unless the ledger's
+    entry, the notary's signature under its approval and every pinned file are what they should be.
+    """
+    url = environment.database_url.get_secret_value()
+    entry = newest_move(url, assistant, "production")
+    if entry is None or entry.to_release is None:
+        return None
+    manifest = read_manifest(url, entry.to_release)
+    evidence_for(environment, manifest, entry)
     return build_chain(environment, manifest)
 
 
-def report_replica(environment: Environment, assistant: str, release_id: str, replica_id: str) -> None:
-    """Say which release and code one replica of the service answers with."""
+def report_replica(
+    environment: Environment, assistant: str, release_id: str, replica_id: str, address: str | None = None
+) -> None:
+    """Say which release and code one replica of the service answers with, and where it alone can be asked."""
     with connect(environment.database_url.get_secret_value()) as connection:
         connection.execute(
-            "INSERT INTO replicas (assistant, replica_id, release_id, code_digest) VALUES (%s, %s, %s, %s) "
-            "ON CONFLICT (assistant, replica_id) DO UPDATE SET release_id = excluded.release_id, "
-            "code_digest = excluded.code_digest, seen_at = now()",
-            (assistant, replica_id, release_id, code_digest()),
+            "INSERT INTO replicas (assistant, replica_id, release_id, code_digest, address) "
+            "VALUES (%s, %s, %s, %s, %s) ON CONFLICT (assistant, replica_id) DO UPDATE "
+            "SET release_id = excluded.release_id, code_digest = excluded.code_digest, "
+            "address = excluded.address, seen_at = now()",
+            (assistant, replica_id, release_id, code_digest(), address),
         )
         connection.execute("DELETE FROM replicas WHERE seen_at < now() - interval '1 day'")
-
-
-def _agreed(environment: Environment, assistant: str, alias: Alias) -> str | None:
-    pointed = registry_of(environment, assistant).alias(alias)
-    with connect(environment.database_url.get_secret_value()) as connection:
-        entered = current_release(connection, assistant, alias)
-    if pointed is None:
-        return None
-    if pointed[0] != entered:
-        raise IntegrityError(
-            f"alias {alias!r} of {assistant!r} points at release {pointed[0][:12]}, but the ledger says "
-            f"{(entered or 'none')[:12]}: it was moved without a promotion; run rollback_release, or promote again"
-        )
-    return entered
 
 
 @functools.lru_cache(maxsize=4)
@@ -123,19 +131,3 @@ def _embedder(folder: Path) -> Embedder:
     The folder's name is the digest of what it holds, so it never comes to hold something else.
     """
     return RememberingEmbedder.load(folder)
-
-
-def _check_generation(url: str, manifest: Manifest, embedder: Embedder) -> None:
-    assert manifest.index is not None
-    known = {generation.id: generation for generation in generations(url, manifest.assistant)}
-    generation = known.get(manifest.index.generation)
-    if generation is None:
-        raise MissingInput(
-            f"release {manifest.release_id[:12]} answers from index generation {manifest.index.generation!r}, which is "
-            "not there (any more): run release_assistant, which builds it again"
-        )
-    if generation.fingerprint != embedder.fingerprint:
-        raise EmbedderMismatch(
-            f"release {manifest.release_id[:12]} pairs index generation {generation.id!r} "
-            f"(embedder {generation.fingerprint[:12]}) with embedder {embedder.fingerprint[:12]}: assemble it again"
-        )

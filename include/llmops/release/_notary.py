@@ -1,153 +1,81 @@
-"""The notary: the one process that may write approvals, after reading Airflow's answer for itself."""
+"""The notary: the one process that signs approvals and heads of the ledger, after reading everything for itself."""
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
-from urllib.parse import quote
+from typing import Any, Protocol
 
-import httpx
 import psycopg
 from psycopg.rows import class_row
 
-from llmops.assistant import Approval as ApprovalRules
 from llmops.assistant import load_assistant
 from llmops.database import connect
-from llmops.errors import IntegrityError, LlmopsError, NotApproved, ServiceUnavailable
+from llmops.errors import IntegrityError, LlmopsError, NotApproved
 from llmops.heartbeat import Heartbeat
-from llmops.release._approval import ApprovalRequest, require_pass
+from llmops.release._approval import ApprovalRequest, gate_settings, request_text, require_pass
+from llmops.release._judge import Finding, Hearing, body_hash, judge
+from llmops.release._ledger import (
+    NewEntry,
+    SignedHead,
+    append_entry,
+    check_ledger,
+    ledger,
+    sign_head,
+    signed_heads,
+)
+from llmops.release._statement import (
+    Statement,
+    notary_keys,
+    personal_signatures,
+    reviewer_keys,
+    sign_statement,
+)
 from llmops.release._store import read_manifest, read_report
 from llmops.settings import Environment
+from llmops.signing import SigningKey
 
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 2.0
-_GRACE = timedelta(seconds=60)
+_ATTEMPTS = 100
+_NAME = "notary"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What the notary concluded about one request."""
-
-    decision: str
-    approver: str | None
-    reason: str
-    channel: str
-    answered_at: datetime | None
-
-
-class AirflowReader:
-    """Reads answers to approval requests with an account that can do nothing else."""
-
-    def __init__(self, url: str, user: str, password: str) -> None:
-        self._client = httpx.Client(base_url=url.rstrip("/"), timeout=30)
-        self._login = {"username": user, "password": password}
-        self._token: str | None = None
+class Reader(Protocol):
+    """Where the notary reads what Airflow knows."""
 
     def answer(self, request: ApprovalRequest) -> dict[str, Any] | None:
-        """Return Airflow's record of a request, or None while the task has not asked yet.
+        """Return the record of the question to the approvers, or None while it has not been asked."""
 
-        Raises ServiceUnavailable when Airflow does not answer as it should.
-        """
-        return self._read(
-            f"{_run_path(request)}/taskInstances/{quote(request.task_id, safe='')}/-1/hitlDetails"
-        )
-
-    def ended(self, request: ApprovalRequest) -> str | None:
-        """Return how the run of a request ended, in words, or None while it can still be answered."""
-        run = self._read(_run_path(request))
-        if run is None:
-            return "the run was deleted"
-        return "the run failed" if run.get("state") == "failed" else None
-
-    def _read(self, path: str) -> dict[str, Any] | None:
-        try:
-            response = self._get(path)
-            if response.status_code == 401:
-                self._token = None
-                response = self._get(path)
-            if response.status_code == 404:
-                return None
-            response.raise_for_status()
-            record = response.json()
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            raise ServiceUnavailable(
-                f"Airflow at {self._client.base_url} cannot be read: {error!r}"
-            ) from error
-        if not isinstance(record, dict):
-            raise ServiceUnavailable(f"Airflow at {self._client.base_url} answered {path} with no record")
-        return record
-
-    def _get(self, path: str) -> httpx.Response:
-        if self._token is None:
-            login = self._client.post("/auth/token", json=self._login)
-            login.raise_for_status()
-            self._token = str(login.json()["access_token"])
-        return self._client.get(path, headers={"Authorization": f"Bearer {self._token}"})
-
-
-def _run_path(request: ApprovalRequest) -> str:
-    return f"/api/v2/dags/{quote(request.dag_id, safe='')}/dagRuns/{quote(request.run_id, safe='')}"
-
-
-def judge(
-    request: ApprovalRequest,
-    authors: tuple[str, ...],
-    rules: ApprovalRules,
-    answer: dict[str, Any] | None,
-    now: datetime,
-) -> Finding | None:
-    """Return how a request ended, or None while it is open.
-
-    ``answer`` is Airflow's record of it. An approval counts only when a person on the approvers' list, who is not an
-    author, chose Approve between asking and deadline, on a text that carries both hashes. Everything else that
-    ends a request is a rejection with its reason.
-    """
-    if answer is None or not answer.get("response_received"):
-        if now > request.deadline + _GRACE:
-            return Finding("rejected", None, "nobody answered before the deadline", "airflow", None)
-        return None
-    person = (answer.get("responded_by_user") or {}).get("name")
-    channel = "demo" if (answer.get("params_input") or {}).get("channel") == "demo" else "airflow"
-    answered_at = _time(answer.get("responded_at"))
-    chosen = answer.get("chosen_options")
-    objection = None
-    if person is None:
-        objection = "nobody answered before the deadline"
-    elif chosen != ["Approve"]:
-        objection = f"{person} chose {', '.join(chosen or []) or 'nothing'}"
-    elif person not in rules.approvers:
-        objection = f"{person} is not on the list of approvers ({', '.join(rules.approvers)})"
-    elif person in authors:
-        objection = f"{person} is an author of this release; somebody else must approve it"
-    elif request.release_id not in (body := answer.get("body") or "") or request.report_hash not in body:
-        objection = "the text that was approved does not carry the hashes of this release and its report"
-    elif (
-        answered_at is None or not (_time(answer.get("created_at")) or now) <= answered_at <= request.deadline
-    ):
-        objection = f"the answer of {answered_at} is not between asking and the deadline {request.deadline}"
-    elif channel == "demo" and request.environment != "dev":
-        objection = f"an answer of the demo counts in environment 'dev' only, not in {request.environment!r}"
-    if channel == "demo" and request.environment != "dev":
-        channel = "airflow"
-    if objection:
-        return Finding("rejected", person, objection, channel, answered_at)
-    return Finding("approved", person, f"{person} approved", channel, answered_at)
+    def run(self, request: ApprovalRequest) -> dict[str, Any] | None:
+        """Return the record of the run that asks, or None when it was deleted."""
 
 
 class Notary:
-    """Watches open requests and records how each ended, exactly once."""
+    """Watches open requests, signs how each ended, exactly once, and signs the ledger's heads.
 
-    def __init__(self, environment: Environment, reader: AirflowReader) -> None:
+    ``keep`` copies a signed head to where a database administrator cannot reach it.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        reader: Reader,
+        key: SigningKey,
+        keep: Callable[[SignedHead], None] | None = None,
+    ) -> None:
         self._environment = environment
         self._url = environment.database_url.get_secret_value()
         self._reader = reader
+        self._key = key
+        self._keep = keep
+        self._unkept: SignedHead | None = None
 
     def turn(self) -> int:
-        """Look at every open request once; return how many were settled.
+        """Look at every open request once, enter refused attempts, sign the ledger; return how many were settled.
 
         A request that cannot be settled now does not keep the others waiting; it is tried again.
         """
@@ -157,18 +85,23 @@ class Notary:
                 settled += self._settle(request)
             except LlmopsError as error:
                 log.warning("The request of run %r cannot be settled now: %s", request.run_id, error)
+        self._enter_attempts()
+        self._sign_ledger()
         return settled
 
     def run(self, host: str, port: int) -> None:
         """Turn for ever, answering ``/healthz``; an outage is logged and waited out."""
         with Heartbeat(host, port) as heartbeat:
-            log.info("Notary of environment %r watches approval requests", self._environment.name)
+            log.info(
+                "Notary of environment %r, key %s, watches approval requests",
+                self._environment.name, self._key.fingerprint,
+            )  # fmt: skip
             while True:
                 try:
                     settled = self.turn()
                     heartbeat.beat(settled=settled)
                 except (LlmopsError, psycopg.Error) as error:
-                    log.warning("The notary cannot settle requests now and tries again: %s", error)
+                    log.warning("The notary cannot do its work now and tries again: %s", error)
                 time.sleep(_POLL_SECONDS)
 
     def _open_requests(self) -> list[ApprovalRequest]:
@@ -185,45 +118,147 @@ class Notary:
 
     def _settle(self, request: ApprovalRequest) -> bool:
         rules = load_assistant(request.assistant, self._environment).approval
+        hearing: Hearing | None = None
         try:
-            finding = self._find(request, rules)
+            hearing = self._hear(request)
+            finding = judge(hearing, datetime.now(UTC))
         except (NotApproved, IntegrityError) as objection:
             finding = Finding("rejected", None, str(objection), "airflow", None)
         if finding is None:
             return False
-        expires = (finding.answered_at or datetime.now(UTC)) + timedelta(hours=rules.valid_hours)
-        with connect(self._url) as connection:
-            connection.execute(
-                "INSERT INTO approvals (nonce, release_id, report_hash, decision, approver, reason, channel, "
-                "environment, answered_at, expires_at) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
-                "ON CONFLICT (nonce) DO NOTHING",
-                (
-                    *(
-                        request.nonce,
-                        request.release_id,
-                        request.report_hash,
-                        finding.decision,
-                        finding.approver,
-                    ),
-                    *(finding.reason, finding.channel, request.environment, finding.answered_at, expires),
-                ),
-            )
+        self._record(request, hearing, finding, timedelta(hours=rules.valid_hours))
         log.info("Release %s: %s (%s)", request.release_id[:12], finding.decision, finding.reason)
         return True
 
-    def _find(self, request: ApprovalRequest, rules: ApprovalRules) -> Finding | None:
-        """Return how a request ended, or None while it is open.
+    def _hear(self, request: ApprovalRequest) -> Hearing:
+        """Return everything that the decision rests on.
 
-        Raises NotApproved or IntegrityError when what it rests on allows no approval, whatever a person says.
+        Raises NotApproved or IntegrityError when that allows no approval, whatever a person says.
         """
-        manifest = read_manifest(self._url, request.release_id)
-        require_pass(request, manifest, read_report(self._url, request.report_hash))
-        finding = judge(request, manifest.authors, rules, self._reader.answer(request), datetime.now(UTC))
-        if finding is None and (ended := self._reader.ended(request)):
-            return Finding("rejected", None, f"{ended} before anybody answered", "airflow", None)
-        return finding
+        manifest, report = (
+            read_manifest(self._url, request.release_id),
+            read_report(self._url, request.report_hash),
+        )
+        require_pass(request, manifest, report)
+        needs_signature = gate_settings(manifest, report).get("approval") == "personal"
+        if needs_signature:
+            reviewer_keys(self._environment)
+        return Hearing(
+            request=request,
+            manifest=manifest,
+            rules=load_assistant(request.assistant, self._environment).approval,
+            question=request_text(request, manifest, report),
+            answer=self._reader.answer(request),
+            run=self._reader.run(request),
+            personal=personal_signatures(self._environment, request.release_id),
+            needs_signature=needs_signature,
+            people=self._environment.people,
+        )
+
+    def _record(
+        self, request: ApprovalRequest, hearing: Hearing | None, finding: Finding, valid: timedelta
+    ) -> None:
+        now = datetime.now(UTC)
+        statement = Statement(
+            nonce=request.nonce,
+            assistant=request.assistant,
+            environment=request.environment,
+            release_id=request.release_id,
+            report_hash=request.report_hash,
+            body_hash=body_hash(hearing.question[1]) if hearing else None,
+            decision=finding.decision,
+            approver=finding.approver,
+            authors=hearing.manifest.authors if hearing else (),
+            trigger=hearing.trigger if hearing else "not read",
+            reason=finding.reason,
+            channel=finding.channel,
+            opened_at=request.opened_at,
+            answered_at=finding.answered_at,
+            expires_at=(finding.answered_at or now) + valid,
+            signed_at=now,
+            personal=finding.personal,
+        )
+        with connect(self._url) as connection:
+            made = connection.execute(
+                "INSERT INTO approvals (nonce, release_id, report_hash, decision, approver, reason, channel, "
+                "environment, answered_at, expires_at, statement, signature) "
+                "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (nonce) DO NOTHING",
+                (
+                    *(statement.nonce, statement.release_id, statement.report_hash, statement.decision),
+                    *(statement.approver, statement.reason, statement.channel, statement.environment),
+                    *(statement.answered_at, statement.expires_at),
+                    *(statement.text(), sign_statement(statement, self._key)),
+                ),
+            )
+            if made.rowcount:
+                append_entry(connection, _entry_of(statement))
+
+    def _enter_attempts(self) -> None:
+        """Enter answers that Airflow refused into the ledger, each once."""
+        with connect(self._url) as connection:
+            refused = connection.execute(
+                "SELECT t.attempt, t.person, t.chosen, t.status, r.assistant, r.release_id, r.report_hash "
+                "FROM approval_attempts t JOIN approval_requests r USING (dag_id, run_id, task_id) "
+                "WHERE t.entry IS NULL AND t.status >= 400 AND t.person IS NOT NULL AND r.environment = %s "
+                "ORDER BY t.attempt LIMIT %s",
+                (self._environment.name, _ATTEMPTS),
+            ).fetchall()
+        for attempt, person, chosen, status, assistant, release_id, report_hash in refused:
+            with connect(self._url) as connection:
+                entry = append_entry(
+                    connection,
+                    NewEntry(
+                        assistant=assistant,
+                        action="refuse",
+                        actor=person,
+                        authentication="Airflow login",
+                        reason=f"Airflow refused the answer {chosen!r} with status {status}",
+                        to_release=release_id,
+                        report_hash=report_hash,
+                    ),
+                )
+                connection.execute(
+                    "UPDATE approval_attempts SET entry = %s WHERE attempt = %s", (entry.entry, attempt)
+                )
+
+    def _sign_ledger(self) -> None:
+        """Sign the newest entry, if the whole chain up to it holds; a head that could not be copied is tried again."""
+        with connect(self._url) as connection:
+            row = connection.execute(
+                "SELECT (SELECT max(entry) FROM release_ledger), (SELECT max(entry) FROM ledger_heads)"
+            ).fetchone()
+        newest, signed = row or (None, None)
+        if newest is not None and newest != signed:
+            entries = ledger(self._url)
+            checked = check_ledger(
+                entries, signed_heads(self._url), self._environment.name, notary_keys(self._environment)
+            )
+            if checked.faults:
+                fault = checked.faults[0]
+                raise IntegrityError(
+                    f"the ledger is damaged at entry {fault.entry}: {fault.problem}. It is not signed any more until "
+                    "somebody looks: `llmops ledger verify`"
+                )
+            self._unkept = sign_head(self._environment.name, entries[-1], self._key)
+            with connect(self._url) as connection:
+                connection.execute(
+                    "INSERT INTO ledger_heads (entry, statement, signature) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                    (self._unkept.entry, self._unkept.statement, self._unkept.signature),
+                )
+        if self._unkept is not None and self._keep is not None:
+            self._keep(self._unkept)
+            self._unkept = None
 
 
-def _time(value: Any) -> datetime | None:
-    """Return an ISO timestamp of Airflow's as a datetime with zone, None when there is none."""
-    return datetime.fromisoformat(str(value).replace("Z", "+00:00")) if value else None
+def _entry_of(statement: Statement) -> NewEntry:
+    """Return the ledger's line about a decision."""
+    return NewEntry(
+        assistant=statement.assistant,
+        action="approve" if statement.decision == "approved" else "reject",
+        actor=statement.approver or _NAME,
+        authentication=f"Airflow login, {statement.channel}" if statement.approver else _NAME,
+        reason=statement.reason,
+        to_release=statement.release_id,
+        report_hash=statement.report_hash,
+        approval_nonce=statement.nonce,
+    )

@@ -1,47 +1,38 @@
-"""Moving an alias: stage, promote, confirm, roll back."""
+"""Moving an alias: stage, promote, roll back; and revoking what must never come back."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Sequence
 
 from llmops.database import advisory_lock, connect
-from llmops.errors import MissingInput, NotApproved, StaleRelease, TransientError
-from llmops.index import generations, mark
-from llmops.manifest import Manifest, canonical_json
-from llmops.registry import Registry
+from llmops.errors import MissingInput, NotApproved, StaleRelease
+from llmops.manifest import canonical_json
 from llmops.release._approval import ApprovalRequest, require_approval, require_pass
-from llmops.release._assemble import registry_of
-from llmops.release._code import code_digest
-from llmops.release._store import (
-    Action,
-    LedgerEntry,
-    append_entry,
-    current_release,
-    ledger,
-    read_manifest,
-    read_report,
+from llmops.release._assemble import registry_of, release_cases
+from llmops.release._confirm import alias_lock
+from llmops.release._ledger import LedgerEntry, NewEntry, append_entry, current_release, is_revoked, ledger
+from llmops.release._moves import (
+    OnStep,
+    Planned,
+    Promotion,
+    find_move,
+    make_move,
+    settle_unfinished,
+    start_move,
+)
+from llmops.release._statement import Actor
+from llmops.release._store import find_release, read_manifest, read_report
+from llmops.release._verify import (
+    evidence_for,
+    require_artifacts,
+    require_clean,
+    require_code,
+    require_own_signature,
 )
 from llmops.settings import Environment
 
-_LIVE = timedelta(seconds=20)
-_POLL_SECONDS = 0.5
 
-
-@dataclass(frozen=True)
-class Move:
-    """One move of ``production``: to which release, by whom, why, and on what evidence."""
-
-    release_id: str
-    actor: str
-    reason: str
-    action: Action
-    request: ApprovalRequest | None = None
-
-
-def stage(environment: Environment, release_id: str, report_hash: str, actor: str) -> int:
+def stage(environment: Environment, release_id: str, report_hash: str, actor: Actor) -> int:
     """Register a release that passed its gate and move ``staging`` to it; return its model version.
 
     Doing it again changes nothing.
@@ -54,7 +45,7 @@ def stage(environment: Environment, release_id: str, report_hash: str, actor: st
             f"for release {report.release_id[:12]}"
         )
     registry = registry_of(environment, manifest.assistant)
-    with advisory_lock(url, f"alias:{environment.catalog}:{manifest.assistant}"):
+    with advisory_lock(url, alias_lock(environment, manifest.assistant)):
         version = registry.log_release(
             release_id,
             {
@@ -73,103 +64,185 @@ def stage(environment: Environment, release_id: str, report_hash: str, actor: st
             before = current_release(connection, manifest.assistant, "staging")
             if before != release_id:
                 append_entry(
-                    connection, "staging", "stage", (manifest.assistant, before, release_id),
-                    (actor, "passed the gate"), (report_hash, None),
-                )  # fmt: skip
+                    connection,
+                    NewEntry(
+                        assistant=manifest.assistant,
+                        alias="staging",
+                        action="stage",
+                        from_release=before,
+                        to_release=release_id,
+                        actor=actor.name,
+                        authentication=actor.authentication,
+                        reason="passed the gate",
+                        report_hash=report_hash,
+                    ),
+                )
     return version
 
 
-def promote(environment: Environment, request: ApprovalRequest, actor: str) -> str:
+def promote(
+    environment: Environment, request: ApprovalRequest, actor: Actor, on_step: OnStep | None = None
+) -> str:
     """Move ``production`` to the release that was approved; return the release that it replaces, or "".
 
-    Raises NotApproved without a valid approval of exactly this release, StaleRelease when production is no
-    longer the one that the gate compared with. Doing it again after an interruption completes it.
+    Everything is verified first: approval and signatures, report, code of every replica, artifacts, index, and that
+    production is still what the gate compared with (else StaleRelease). Then the steps are recorded before and
+    after; doing it again after an interruption completes them. ``confirm`` ends the promotion.
     """
     url = environment.database_url.get_secret_value()
-    with advisory_lock(url, f"alias:{environment.catalog}:{request.assistant}"):
-        approval = require_approval(environment, request)
-        manifest = read_manifest(url, request.release_id)
-        if manifest.dirty and environment.name != "dev":
-            raise NotApproved(
-                f"release {request.release_id[:12]} was made from uncommitted code: commit, release again"
-            )
-        _require_code(url, manifest)
-        report = read_report(url, request.report_hash)
+    with advisory_lock(url, alias_lock(environment, request.assistant)):
+        move = find_move(url, {"assistant": request.assistant, "approval_nonce": request.nonce})
+        if move is not None and move.state != "running":
+            if move.state == "gone back":
+                raise NotApproved(
+                    f"release {request.release_id[:12]} was promoted on this approval and taken back, since not every "
+                    "replica answered with it: mend that, then run release_assistant again"
+                )
+            return move.from_release or ""
+        statement = require_approval(environment, request)
+        manifest, report = read_manifest(url, request.release_id), read_report(url, request.report_hash)
         require_pass(request, manifest, report)
-        compared = report.baseline
-        with connect(url) as connection:
-            before = current_release(connection, request.assistant, "production")
-            done = [
-                e for e in ledger(url, request.assistant, "production") if e.approval_nonce == request.nonce
-            ]
-        if done:
-            _mark_generations(url, manifest)
-            return done[-1].from_release or ""
-        if before != compared:
-            raise StaleRelease(
-                f"production is release {(before or 'none')[:12]}, the gate compared with "
-                f"{(compared or 'none')[:12]}: run release_assistant again"
+        require_own_signature(environment, manifest, statement, report)
+        require_clean(environment, manifest)
+        require_code(url, manifest)
+        require_artifacts(environment, manifest)
+        release_cases(environment, manifest)
+        if move is None:
+            settle_unfinished(environment, request.assistant)
+            _require_not_revoked(url, request.release_id)
+            before = _require_compared(url, request.assistant, report.baseline)
+            move = start_move(
+                url,
+                Planned(
+                    assistant=request.assistant,
+                    action="promote",
+                    from_release=before,
+                    to_release=request.release_id,
+                    actor=actor,
+                    reason=f"approved by {statement.approver} ({statement.channel})",
+                    report_hash=request.report_hash,
+                    approval_nonce=request.nonce,
+                ),
             )
-        reason = f"approved by {approval.approver} ({approval.channel})"
-        _move(environment, Move(request.release_id, actor, reason, "promote", request))
-    return before or ""
+        make_move(environment, move, on_step)
+    return move.from_release or ""
 
 
-def confirm(environment: Environment, release_id: str, wait: timedelta) -> int:
-    """Wait until every live replica of the service answers with a release; return how many do.
-
-    A replica is live when it was heard of in the last 20 s. Raises TransientError when one still serves
-    something else after ``wait``.
-    """
-    url = environment.database_url.get_secret_value()
-    assistant = read_manifest(url, release_id).assistant
-    give_up = time.monotonic() + wait.total_seconds()
-    known: set[str] = set()
-    while True:
-        serving = _replicas(url, assistant)
-        known |= set(serving)
-        behind = sorted(name for name, (release, _) in serving.items() if release != release_id)
-        if serving and not behind:
-            return len(serving)
-        if time.monotonic() >= give_up:
-            if not known:
-                return 0
-            behind = behind or sorted(known)
-            raise TransientError(
-                f"after {wait.total_seconds():.0f} s these replicas do not serve release {release_id[:12]}: "
-                f"{', '.join(behind)}; see their /readyz"
-            )
-        time.sleep(_POLL_SECONDS)
-
-
-def roll_back(environment: Environment, assistant: str, to: str | None, actor: str, reason: str) -> str:
+def roll_back(
+    environment: Environment,
+    assistant: str,
+    to: str | None,
+    actor: Actor,
+    reason: str,
+    on_step: OnStep | None = None,
+) -> str:
     """Move ``production`` back to an earlier production release, whole; return that release id.
 
     ``to`` may be a prefix; None takes the release that the present one replaced when it was promoted. Where the
     alias went astray from the ledger (moved by hand, or by a move that did not finish) nobody but a person knows
     what was meant, so ``to`` must be named, and may be the present release. Naming the present release otherwise
-    changes nothing.
-    Raises NotApproved without a name or a reason, MissingInput when that release never was in production.
+    changes nothing. Its approval, artifacts, index and code are verified again before anything moves.
+    Raises NotApproved without a name or a reason, or for a revoked release, and MissingInput for one that never was
+    in production.
     """
-    if not actor.strip() or not reason.strip():
+    if not actor.name.strip() or not reason.strip():
         raise NotApproved("a rollback needs the name of the person and a reason")
     url = environment.database_url.get_secret_value()
-    with advisory_lock(url, f"alias:{environment.catalog}:{assistant}"):
+    with advisory_lock(url, alias_lock(environment, assistant)):
+        settle_unfinished(environment, assistant)
         entries = ledger(url, assistant, "production")
-        if not entries:
+        if not entries or entries[-1].to_release is None:
             raise MissingInput(f"assistant {assistant!r} has no production release to roll back from")
         present = entries[-1].to_release
         pointed = registry_of(environment, assistant).alias("production")
         astray = pointed is None or pointed[0] != present
         target = _rollback_target(assistant, entries, to, astray=astray)
-        if target != present or astray:
-            _move(environment, Move(target, actor, reason, "roll back"))
+        if target == present and not astray:
+            return target
+        _require_may_return(environment, entries, target)
+        make_move(environment, _start_rollback(url, (assistant, present, target), actor, reason), on_step)
     return target
+
+
+def revoke(environment: Environment, beginning: str, actor: Actor, reason: str) -> str:
+    """Enter that a release must never be in production (again); return its id. It cannot be taken back.
+
+    Raises NotApproved without a name or a reason, or while the release is in production.
+    """
+    if not actor.name.strip() or not reason.strip():
+        raise NotApproved("revoking a release needs the name of the person and a reason")
+    url = environment.database_url.get_secret_value()
+    release_id = find_release(url, beginning)
+    assistant = read_manifest(url, release_id).assistant
+    with advisory_lock(url, alias_lock(environment, assistant)), connect(url) as connection:
+        if current_release(connection, assistant, "production") == release_id:
+            raise NotApproved(
+                f"release {release_id[:12]} is in production: `llmops release rollback` first, then revoke it"
+            )
+        if not is_revoked(connection, release_id):
+            append_entry(
+                connection,
+                NewEntry(
+                    assistant=assistant,
+                    action="revoke",
+                    actor=actor.name,
+                    authentication=actor.authentication,
+                    reason=reason,
+                    to_release=release_id,
+                ),
+            )
+    return release_id
+
+
+def _start_rollback(url: str, releases: tuple[str, str, str], actor: Actor, reason: str) -> Promotion:
+    assistant, present, target = releases
+    return start_move(
+        url,
+        Planned(
+            assistant=assistant,
+            action="roll back",
+            from_release=present,
+            to_release=target,
+            actor=actor,
+            reason=reason,
+        ),
+    )
+
+
+def _require_may_return(environment: Environment, entries: Sequence[LedgerEntry], target: str) -> None:
+    """Raise unless a release that was in production may be there again: approved, not revoked, whole, and judged
+    with the code that runs.
+    """
+    url = environment.database_url.get_secret_value()
+    manifest = read_manifest(url, target)
+    entered = next(entry for entry in reversed(entries) if entry.to_release == target)
+    evidence_for(environment, manifest, entered)
+    require_clean(environment, manifest)
+    require_code(url, manifest)
+    require_artifacts(environment, manifest)
+
+
+def _require_compared(url: str, assistant: str, compared: str | None) -> str | None:
+    """Return the production release; raise StaleRelease unless it is the one that the gate compared with."""
+    with connect(url) as connection:
+        before = current_release(connection, assistant, "production")
+    if before != compared:
+        raise StaleRelease(
+            f"production is release {(before or 'none')[:12]}, the gate compared with {(compared or 'none')[:12]}: "
+            "run release_assistant again"
+        )
+    return before
+
+
+def _require_not_revoked(url: str, release_id: str) -> None:
+    with connect(url) as connection:
+        if is_revoked(connection, release_id):
+            raise NotApproved(f"release {release_id[:12]} is revoked and never comes to production again")
 
 
 def _rollback_target(assistant: str, entries: Sequence[LedgerEntry], to: str | None, *, astray: bool) -> str:
     """Return the release to go back to; raise MissingInput when there is none, or more than one fits."""
-    known = list(dict.fromkeys(entry.to_release for entry in reversed(entries)))
+    known = list(dict.fromkeys(entry.to_release for entry in reversed(entries) if entry.to_release))
     choices = f"choose one of {[release[:12] for release in known]}"
     if to is None:
         if astray:
@@ -189,58 +262,3 @@ def _rollback_target(assistant: str, entries: Sequence[LedgerEntry], to: str | N
         found = "fits several releases" if matching else "was never in production"
         raise MissingInput(f"{to!r} {found} of {assistant!r}: {choices}")
     return matching[0]
-
-
-def _move(environment: Environment, move: Move) -> None:
-    """Alias first, ledger second: the service follows only where both agree, so it swaps at the second step."""
-    url = environment.database_url.get_secret_value()
-    manifest = read_manifest(url, move.release_id)
-    registry = registry_of(environment, manifest.assistant)
-    registry.set_alias("production", _version(registry, move.release_id))
-    request = move.request
-    with connect(url) as connection:
-        before = current_release(connection, manifest.assistant, "production")
-        append_entry(
-            connection, "production", move.action, (manifest.assistant, before, move.release_id),
-            (move.actor, move.reason), (request.report_hash, request.nonce) if request else (None, None),
-        )  # fmt: skip
-    _mark_generations(url, manifest)
-
-
-def _mark_generations(url: str, manifest: Manifest) -> None:
-    """The promoted release's generation is live; generations of earlier releases go on following until retired."""
-    if manifest.index is None:
-        return
-    states: Mapping[str, str] = {g.id: g.state for g in generations(url, manifest.assistant)}
-    if states.get(manifest.index.generation) not in (None, "live"):
-        mark(url, manifest.index.generation, "live")
-
-
-def _version(registry: Registry, release_id: str) -> int:
-    version = registry.release_version(release_id)
-    if version is None:
-        raise MissingInput(f"release {release_id[:12]} is not registered as a model version: stage it first")
-    return version
-
-
-def _require_code(url: str, manifest: Manifest) -> None:
-    """Refuse before the alias moves when a live replica, or this process, runs other code than was judged."""
-    others = {
-        name for name, (_, code) in _replicas(url, manifest.assistant).items() if code != manifest.code_digest
-    }
-    if code_digest() != manifest.code_digest:
-        others.add("this worker")
-    if others:
-        raise NotApproved(
-            f"release {manifest.release_id[:12]} was judged with code {manifest.code_digest[:12]}, but "
-            f"{', '.join(sorted(others))} run(s) other code: roll out the image first, then promote"
-        )
-
-
-def _replicas(url: str, assistant: str) -> dict[str, tuple[str, str]]:
-    with connect(url) as connection:
-        rows = connection.execute(
-            "SELECT replica_id, release_id, code_digest FROM replicas WHERE assistant = %s AND seen_at > now() - %s",
-            (assistant, _LIVE),
-        ).fetchall()
-    return {str(name): (str(release), str(code)) for name, release, code in rows}

@@ -1,4 +1,4 @@
-"""What Postgres holds of releases: manifests, gate reports and the ledger of aliases."""
+"""What Postgres holds of releases: manifests and gate reports."""
 
 from __future__ import annotations
 
@@ -6,50 +6,29 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Literal
-from uuid import UUID
+from typing import Any
 
-import psycopg
 from psycopg.rows import class_row
 
 from llmops.database import connect
 from llmops.errors import IntegrityError, MissingInput
 from llmops.manifest import Manifest, canonical_json, parse_manifest
 
-Alias = Literal["staging", "production"]
-Action = Literal["stage", "promote", "roll back"]
-
-
-@dataclass(frozen=True)
-class LedgerEntry:
-    """One move of an alias: from which release to which, by whom, why, and on what evidence."""
-
-    entry: int
-    assistant: str
-    alias: str
-    action: str
-    from_release: str | None
-    to_release: str
-    actor: str
-    reason: str
-    report_hash: str | None
-    approval_nonce: UUID | None
-    at: datetime
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the entry with times and ids as text."""
-        return _plain(asdict(self))
-
 
 @dataclass(frozen=True)
 class ReleaseSummary:
-    """One release in a list: its latest verdict and approval, and the aliases that point at it."""
+    """One release in a list: its latest verdict and approval, and the aliases that point at it.
+
+    ``dirty`` is one made from uncommitted code; a ``revoked`` one never comes to production again.
+    """
 
     release_id: str
     created_at: datetime
     verdict: str | None
     approval: str | None
     aliases: list[str]
+    revoked: bool
+    dirty: bool
 
     def as_dict(self) -> dict[str, Any]:
         """Return the summary with times as text."""
@@ -129,45 +108,6 @@ def read_report(url: str, report_hash: str) -> StoredReport:
     return report
 
 
-def append_entry(
-    connection: psycopg.Connection,
-    alias: Alias,
-    action: Action,
-    release: tuple[str, str | None, str],
-    who: tuple[str, str],
-    evidence: tuple[str | None, UUID | None] = (None, None),
-) -> None:
-    """Append one entry to the ledger within the caller's transaction.
-
-    ``release`` is (assistant, from, to), ``who`` is (actor, reason), ``evidence`` is (report hash, approval).
-    """
-    connection.execute(
-        "INSERT INTO release_ledger "
-        "(alias, action, assistant, from_release, to_release, actor, reason, report_hash, approval_nonce) "
-        "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        (alias, action, *release, *who, *evidence),
-    )
-
-
-def ledger(url: str, assistant: str, alias: Alias | None = None) -> list[LedgerEntry]:
-    """Return the entries of one assistant, oldest first."""
-    with connect(url) as connection, connection.cursor(row_factory=class_row(LedgerEntry)) as cursor:
-        cursor.execute(
-            "SELECT * FROM release_ledger WHERE assistant = %s AND (%s::text IS NULL OR alias = %s) ORDER BY entry",
-            (assistant, alias, alias),
-        )
-        return cursor.fetchall()
-
-
-def current_release(connection: psycopg.Connection, assistant: str, alias: Alias) -> str | None:
-    """Return the release that the ledger says an alias is at, or None before the first."""
-    row = connection.execute(
-        "SELECT to_release FROM release_ledger WHERE assistant = %s AND alias = %s ORDER BY entry DESC LIMIT 1",
-        (assistant, alias),
-    ).fetchone()
-    return str(row[0]) if row else None
-
-
 def list_releases(url: str, assistant: str) -> list[ReleaseSummary]:
     """Return all releases of one assistant, newest first."""
     with connect(url) as connection, connection.cursor(row_factory=class_row(ReleaseSummary)) as cursor:
@@ -175,7 +115,7 @@ def list_releases(url: str, assistant: str) -> list[ReleaseSummary]:
             """
             WITH heads AS (
                 SELECT DISTINCT ON (alias) alias, to_release
-                FROM release_ledger WHERE assistant = %(assistant)s ORDER BY alias, entry DESC
+                FROM release_ledger WHERE assistant = %(assistant)s AND alias IS NOT NULL ORDER BY alias, entry DESC
             )
             SELECT r.release_id, r.created_at,
                 (SELECT verdict FROM gate_reports g WHERE g.release_id = r.release_id
@@ -183,7 +123,10 @@ def list_releases(url: str, assistant: str) -> list[ReleaseSummary]:
                 (SELECT a.decision || CASE a.decision WHEN 'approved' THEN ' by ' || a.approver ELSE '' END
                  FROM approvals a
                  WHERE a.release_id = r.release_id ORDER BY a.recorded_at DESC LIMIT 1) AS approval,
-                ARRAY(SELECT alias FROM heads WHERE to_release = r.release_id ORDER BY alias) AS aliases
+                ARRAY(SELECT alias FROM heads WHERE to_release = r.release_id ORDER BY alias) AS aliases,
+                EXISTS (SELECT FROM release_ledger l
+                        WHERE l.to_release = r.release_id AND l.action = 'revoke') AS revoked,
+                (r.manifest::json ->> 'dirty')::boolean AS dirty
             FROM releases r WHERE r.assistant = %(assistant)s ORDER BY r.created_at DESC
             """,
             {"assistant": assistant},
@@ -205,4 +148,4 @@ def find_release(url: str, beginning: str) -> str:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: str(v) if isinstance(v, datetime | UUID) else v for k, v in values.items()}
+    return {k: str(v) if isinstance(v, datetime) else v for k, v in values.items()}

@@ -20,10 +20,12 @@ from llmops.errors import ConfigurationError, LlmopsError
 from llmops.serving._answering import Answering, Failed, Finished, Opened
 from llmops.serving._follower import Assistants, ReleaseFollower, ReleaseSource
 from llmops.serving._limits import ServiceLimits
+from llmops.serving._probes import Probes
 from llmops.serving._problems import Problem, RequestRefused, problem_of
 from llmops.serving._wire import (
     ChatRequest,
     FeedbackRequest,
+    ProbeRequest,
     added_fields,
     chunk,
     completion,
@@ -58,6 +60,7 @@ def create_app(
     app.add_api_route("/healthz", service.healthz, methods=["GET"])
     app.add_api_route("/readyz", service.readyz, methods=["GET"])
     app.add_api_route("/release", service.release, methods=["GET"])
+    app.add_api_route("/probe", service.probe, methods=["POST"])
     app.add_exception_handler(RequestRefused, _refused)
     app.add_exception_handler(LlmopsError, _refused)
     app.add_exception_handler(HTTPException, _not_served)
@@ -71,6 +74,7 @@ class _Service:
         self._limits = limits
         self._database_url = database_url
         self._follower = ReleaseFollower(source, assistants, poll=limits.poll, report=limits.report)
+        self._probes = Probes(self._follower, self._limits.request)
         self._answers = Workers(limits.running, limits.waiting, "answer")
         self._jobs = Workers(_SMALL_JOBS, 8 * _SMALL_JOBS, "job")
         self._database: ConnectionPool
@@ -176,6 +180,19 @@ class _Service:
             )
             raise RequestRefused(Problem(404, message, code="no_release"))
         return {"assistant": name, "release": release_id}
+
+    async def probe(self, request: Request) -> dict[str, Any]:
+        """Show that the release can answer: a question of no meaning goes through the whole chain, once per release.
+
+        Nobody is told what was said, so nothing is logged. Whoever asks again gets the first result, or waits out
+        the pause after a failure: the route cannot be used to make a language model work.
+        """
+        asked = parse(ProbeRequest, await _body(request, self._limits))
+        self._known(asked.assistant)
+        return await asyncio.wait_for(
+            asyncio.wrap_future(self._answers.submit(lambda: self._probes.probe(asked.assistant))),
+            self._limits.request,
+        )
 
     def _known(self, assistant: str) -> None:
         known = [f.assistant for f in self._follower.status()]

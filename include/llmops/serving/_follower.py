@@ -45,13 +45,16 @@ class ReleaseSource(Protocol):
     def load(self, assistant: str) -> Release | None:
         """Return the production release, every part checked and ready to answer."""
 
+    def doubt(self, assistant: str) -> str | None:
+        """Return what disagrees with the production release elsewhere, None when nothing does."""
+
     def report(self, assistant: str, release_id: str) -> None:
         """Tell everyone that this replica answers with that release."""
 
 
 @dataclass(frozen=True)
 class Followed:
-    """What is known about one assistant: the release it is served from, and why it is not a newer one."""
+    """What is known about one assistant: the release it is served from, and what is wrong."""
 
     assistant: str
     release_id: str | None = None
@@ -181,21 +184,28 @@ class ReleaseFollower:
 
     def _follow(self, assistant: str) -> None:
         reported = float("-inf")
+        doubt: str | None = None
         while not self._stopping.is_set():
             problem, swapped = None, False
+            due = time.monotonic() - reported >= self._report
             try:
                 swapped = self._catch_up(assistant)
             except Exception as error:  # noqa: BLE001 - the edge of this thread: recorded, and tried again
                 problem = f"{type(error).__name__}: {error}"
             # Also a replica that cannot catch up says what it serves: silence would look like being gone.
             release_id = self._status[assistant].release_id
-            if release_id and (swapped or time.monotonic() - reported >= self._report):
+            if release_id and (swapped or due):
                 try:
                     self._source.report(assistant, release_id)
                     reported = time.monotonic()
                 except Exception as error:  # noqa: BLE001 - likewise
                     problem = problem or f"{type(error).__name__}: {error}"
-            self._note(assistant, problem)
+            if due or swapped:
+                try:
+                    doubt = self._source.doubt(assistant)
+                except Exception as error:  # noqa: BLE001 - likewise
+                    doubt = f"{type(error).__name__}: {error}"
+            self._note(assistant, problem or doubt)
             self._stopping.wait(self._poll)
 
     def _catch_up(self, assistant: str) -> bool:
@@ -221,6 +231,6 @@ class ReleaseFollower:
         before = self._status[assistant]
         self._status[assistant] = replace(before, polled=True, error=error)
         if error != before.error and error:
-            log.warning("%s: the production release cannot be followed: %s", assistant, error)
+            log.warning("%s: something is wrong about the production release: %s", assistant, error)
         elif error != before.error:
-            log.info("%s: the production release can be followed again", assistant)
+            log.info("%s: nothing is wrong about the production release any more", assistant)

@@ -16,6 +16,7 @@ from llmops.errors import InvalidRequest
 __all__ = [
     "ChatRequest",
     "FeedbackRequest",
+    "ProbeRequest",
     "added_fields",
     "chunk",
     "completion",
@@ -78,6 +79,14 @@ class FeedbackRequest(BaseModel):
     rating: Literal["up", "down"]
     comment: Annotated[str, Field(max_length=10_000)] | None = None
     correction: Annotated[str, Field(max_length=20_000)] | None = None
+
+
+class ProbeRequest(BaseModel):
+    """Asks a replica to show that it can answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    assistant: Annotated[str, Field(max_length=200)]
 
 
 def parse(model: type[RequestT], body: bytes) -> RequestT:

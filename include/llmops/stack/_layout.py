@@ -68,6 +68,16 @@ class Layout:
         """Return Airflow's own folder."""
         return self.home / "airflow"
 
+    @property
+    def notary_key(self) -> Path:
+        """Return the file of the notary's private key."""
+        return self.home / "notary" / "key"
+
+    @property
+    def notary_keys(self) -> Path:
+        """Return the file of the notary's public keys."""
+        return self.home / "notary" / "keys"
+
     def address(self, service: str) -> str:
         """Return the URL of a service."""
         return f"http://127.0.0.1:{self.ports[service]}"
@@ -86,6 +96,7 @@ class Layout:
             "LLMOPS_SERVING_URL": self.address("serving"),
             "LLMOPS_NOTARY_URL": self.address("notary"),
             "LLMOPS_STORAGE_ROOT": storage,
+            "LLMOPS_NOTARY_KEYS": str(self.notary_keys),
         }
 
     def environment(self, role: str = "llmops_worker") -> dict[str, str]:

@@ -184,19 +184,28 @@ class AirflowClient:
         while self.request("GET", path)["state"] == "running" and time.monotonic() < deadline:
             time.sleep(0.5)
 
+    def sign_in(self) -> None:
+        """Fetch a token; raise AirflowError when Airflow does not know this user with this password."""
+        try:
+            answer = self._http.post("/auth/token", json={"username": self.user, "password": self._password})
+        except httpx.TransportError as error:
+            raise self._silent(error) from error
+        _check(answer, f"the sign-in as {self.user!r}")
+        self._token = str(answer.json()["access_token"])
+
     def _send(self, method: str, path: str, body: Any, query: Mapping[str, Any]) -> httpx.Response:
         try:
             if self._token is None:
-                credentials = {"username": self.user, "password": self._password}
-                answer = self._http.post("/auth/token", json=credentials)
-                _check(answer, f"the sign-in as {self.user!r}")
-                self._token = str(answer.json()["access_token"])
+                self.sign_in()
             headers = {"Authorization": f"Bearer {self._token}"}
             return self._http.request(method, path, json=body, params=query or None, headers=headers)
         except httpx.TransportError as error:
-            raise ServiceUnavailable(
-                f"Airflow does not answer at {self.url}: {error!r}. On a laptop: `llmops stack status`"
-            ) from error
+            raise self._silent(error) from error
+
+    def _silent(self, error: httpx.TransportError) -> ServiceUnavailable:
+        return ServiceUnavailable(
+            f"Airflow does not answer at {self.url}: {error!r}. On a laptop: `llmops stack status`"
+        )
 
 
 def _text(part: Any) -> str:

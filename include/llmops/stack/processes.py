@@ -156,15 +156,28 @@ def _services(layout: Layout) -> tuple[Process, ...]:
             address=url,
         )
 
+    keys = ("--private", str(layout.notary_key), "--public", str(layout.notary_keys))
+    key = Process(
+        name="notary-key",
+        command=layout.python("llmops", "notary", "key", *keys),
+        environment=layout.environment("llmops_notary"),
+        skip=lambda: layout.notary_key.exists() and layout.notary_keys.exists(),
+    )
     serve = ("serve", "--host", "127.0.0.1", "--port")
     notary = service("notary", "llmops_notary", "notary", ("notary", "run", "--health-port"))
-    account = {"LLMOPS_AIRFLOW_USER": "service", "LLMOPS_AIRFLOW_PASSWORD": layout.password("service")}
+    account = {
+        "LLMOPS_AIRFLOW_USER": "service",
+        "LLMOPS_AIRFLOW_PASSWORD": layout.password("service"),
+        "LLMOPS_NOTARY_KEY": str(layout.notary_key),
+    }
+    serving = service("serving", "llmops_serving", "serving", serve)
     return (
-        service("serving", "llmops_serving", "serving", serve),
+        key,
+        replace(serving, requires=(*serving.requires, "notary-key")),
         service("index-follower", "llmops_worker", "follower", ("index", "follow", "--health-port")),
         replace(
             notary,
             environment={**notary.environment, **account},
-            requires=("postgres", "database", "airflow-api-server"),
+            requires=("postgres", "database", "notary-key", "airflow-api-server"),
         ),
     )

@@ -80,6 +80,11 @@ class Stack:
         return {name: layout.address(name) for name in PORTS}
 
     @property
+    def is_running(self) -> bool:
+        """Return whether the stack's supervisor is alive."""
+        return self._running() is not None
+
+    @property
     def environment(self) -> dict[str, str]:
         """Return the LLMOPS variables that the running stack published, as the worker role."""
         return dict(self._published()["environment"])
