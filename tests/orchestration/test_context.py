@@ -48,8 +48,9 @@ def test_an_asset_event_names_the_assistant_and_its_author() -> None:
 def test_authors_are_who_triggered_the_run_and_the_authors_of_what_it_is_about() -> None:
     run = run_of(context({"embedder": [{"author": "anna"}]}, triggering_user_name="carl"))
     assert run.authors == ("anna", "carl")
-    assert run.actor == "anna, carl"
-    assert run_of(context()).authors == ()
+    assert run.user == "carl"
+    assert run.actor == ("anna, carl", f"Airflow run ingest_documents {run.run_id}")
+    assert (run_of(context()).authors, run_of(context()).user) == ((), None)
 
 
 def test_the_staging_folder_is_the_runs_own_and_a_safe_name() -> None:

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = {"database", "airflow-init", "airflow-settings"}
+STEPS = {"database", "notary-key", "airflow-init", "airflow-settings"}
 RESIDENT = {
     "postgres",
     "mlflow",
@@ -105,16 +105,25 @@ def test_each_service_has_only_the_secrets_that_it_needs(services: dict[str, Any
         "airflow-triggerer": airflow,
         "serving": {"LLMOPS_PASSWORD_SERVING"},
         "index-follower": {"LLMOPS_PASSWORD_WORKER"},
+        "notary-key": set(),
         "notary": {"LLMOPS_PASSWORD_NOTARY", "AIRFLOW_PASSWORD_SERVICE"},
     }
     for name, service in services.items():
         assert set(re.findall(r"\$\{([A-Z_]+)", json.dumps(service["environment"]))) == expected[name], name
 
 
-def test_the_notary_shares_no_volume_and_no_database_role(services: dict[str, Any]) -> None:
-    assert "volumes" not in services["notary"]
+def test_the_notarys_key_and_database_role_are_its_own(services: dict[str, Any]) -> None:
+    mounts = {
+        name: {volume.split(":")[0]: volume.endswith(":ro") for volume in service.get("volumes", ())}
+        for name, service in services.items()
+    }
+    assert {name for name, volumes in mounts.items() if "notary" in volumes} == {"notary-key", "notary"}
+    assert mounts["notary"] == {"notary": True, "notary-keys": True}
+    readers = {name for name, volumes in mounts.items() if volumes.get("notary-keys")}
+    assert readers == {"airflow-apiserver", "airflow-scheduler", "serving", "notary"}
     others = [services[name]["environment"] for name in services if name != "notary"]
     assert not [e for e in others if "llmops_notary" in str(e.get("LLMOPS_DATABASE_URL"))]
+    assert not [e for e in others if "LLMOPS_NOTARY_KEY" in e]
 
 
 def test_every_missing_secret_stops_compose_with_what_to_do() -> None:

@@ -15,6 +15,7 @@ import pytest
 from llmops.evaluation import Case, cases_digest, save_cases
 from llmops.manifest import Manifest, canonical_json, content_hash
 from llmops.release import (
+    Actor,
     ApprovalRequest,
     RunReference,
     StoredReport,
@@ -22,6 +23,7 @@ from llmops.release import (
     open_approval,
     registry_of,
     request_of_run,
+    stage,
 )
 from llmops.release._statement import Statement, sign_statement
 from llmops.release._store import save_manifest, save_report
@@ -195,3 +197,24 @@ def record(database: FreshDatabase, notary_key: SigningKey) -> Callable[..., Non
             )
 
     return write
+
+
+@pytest.fixture
+def approved(
+    environment: Environment,
+    release: Callable[..., str],
+    report: Callable[..., str],
+    ask: Callable[..., ApprovalRequest],
+    record: Callable[..., None],
+) -> Callable[..., ApprovalRequest]:
+    """Return a request of a staged release that the notary approved."""
+
+    def make(prompt: str = "a", baseline: str | None = None) -> ApprovalRequest:
+        release_id = release(prompt)
+        report_hash = report(release_id, baseline=baseline)
+        stage(environment, release_id, report_hash, Actor("author", "Airflow login"))
+        request = ask(release_id, report_hash)
+        record(request)
+        return request
+
+    return make

@@ -48,21 +48,6 @@ AUTHOR, REVIEWER = Actor("author", "Airflow login"), Actor("reviewer", "Airflow 
 
 
 @pytest.fixture
-def approved(environment: Environment, release: Make, report: Make, ask: Ask, record: Record) -> Ask:
-    """Return a request of a staged release that the notary approved."""
-
-    def make(prompt: str = "a", baseline: str | None = None) -> ApprovalRequest:
-        release_id = release(prompt)
-        report_hash = report(release_id, baseline=baseline)
-        stage(environment, release_id, report_hash, AUTHOR)
-        request = ask(release_id, report_hash)
-        record(request)
-        return request
-
-    return make
-
-
-@pytest.fixture
 def astray(environment: Environment, approved: Ask) -> str:
     """Return the release in production, after somebody moved the alias to another one by hand."""
     first = approved("a")

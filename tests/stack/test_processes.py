@@ -56,6 +56,12 @@ def test_only_the_notary_has_the_account_that_reads_airflow(
     assert knows == ["notary"]
 
 
+def test_only_the_notary_is_told_where_its_key_is(layout: Layout, table: dict[str, Process]) -> None:
+    knows = [name for name, row in table.items() if str(layout.notary_key) in row.environment.values()]
+    assert knows == ["notary"]
+    assert all(row.environment["LLMOPS_NOTARY_KEYS"] for name, row in table.items() if name != "postgres")
+
+
 def test_services_do_not_get_airflows_secrets(layout: Layout, table: dict[str, Process]) -> None:
     airflow_only = {layout.secrets["airflow_jwt"], layout.secrets["airflow_api"]}
     for name in ("mlflow", "serving", "index-follower", "notary"):

@@ -165,7 +165,7 @@ class Compose:
         image.mkdir(parents=True)
         for source in (self.folder / "image").iterdir():
             (image / source.name).symlink_to(source)
-        for folder in ("home", "lake", "mlflow", "logs", "users"):
+        for folder in ("home", "lake", "mlflow", "logs", "notary", "notary-keys", "users"):
             Path(self.local(name, f"{STATE}/{folder}")).mkdir(parents=True, exist_ok=True)
 
     def _may_start(self, name: str) -> bool:
