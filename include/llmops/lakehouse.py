@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,26 @@ class LakeTable:
     def read(self, columns: Sequence[str] | None = None, version: int | None = None) -> pa.Table:
         """Return the rows of the newest or the given version; raises MissingInput without a table."""
         return _rows(self._open(version), columns)
+
+    def rows_of(self, column: str, values: Sequence[str], version: int | None = None) -> pa.Table:
+        """Return the rows whose text ``column`` has one of the values, of the newest or the given version.
+
+        Raises MissingInput without a table, ServiceUnavailable when its files cannot be read (any more).
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        with self._storage_errors():
+            table = self._open(version)
+            return _rows(table, None, pc.field(column).isin(pa.array(values, pa.string())))
+
+    def version_at(self, moment: datetime) -> int | None:
+        """Return the newest version that was there at a time, None when there was none or nobody remembers."""
+        table = self._find()
+        if table is None:
+            return None
+        limit = int(moment.timestamp() * 1000)
+        return max((int(e["version"]) for e in table.history() if int(e["timestamp"]) <= limit), default=None)
 
     def merge(
         self,

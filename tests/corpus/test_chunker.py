@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from llmops.corpus import Chunk, Chunker, DirectorySource, PackagesSource, read_sources
+from llmops.corpus import Chunk, Chunker, DirectorySource, PackagesSource, chunk_id_of, read_sources
 from llmops.corpus._staging import Staged
 from llmops.errors import ConfigurationError, MissingInput
 
@@ -154,3 +154,19 @@ def test_chunks_of_a_real_corpus_have_exact_offsets_within_the_bound(
             assert chunk.token_count <= 200
     ids = [chunk.chunk_id for chunks in split for chunk in chunks]
     assert len(set(ids)) == len(ids)
+
+
+def test_an_id_can_be_computed_anew_from_what_a_chunk_holds(tokenizer_file: Path) -> None:
+    text = "# One\n\nThe same line.\n\n# Two\n\nThe same line.\n\n# Two\n\nThe same line.\n"
+    run = Chunker().start(tokenizer_file)
+    (chunks,) = run.split([document(text)])
+    assert len(chunks) == 3
+    seen: list[str] = []
+    for chunk in chunks:
+        ids = [
+            chunk_id_of(run.digest, document(text)["document_id"], chunk.heading_path, chunk.text, place)
+            for place in range(2)
+        ]
+        assert chunk.chunk_id in ids
+        seen.append(chunk.chunk_id)
+    assert len(set(seen)) == 3

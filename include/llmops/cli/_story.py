@@ -221,13 +221,18 @@ class Story:
 
     def _ask(self, assistant: str) -> None:
         from llmops.cli.ask import ask, show
+        from llmops.cli.receipt import show_receipt
+        from llmops.release import receipt
 
-        environment = load_environment()
+        environment, given = load_environment(), []
         for question in _QUESTIONS if assistant == _LIBRARIES else self._own_questions(assistant):
             self.console.print(Text(f"\n  ? {question}", style="bold"))
-            answer = ask(environment.serving_url, assistant, question)
-            for line in show(answer).splitlines():
+            given.append(ask(environment.serving_url, assistant, question))
+            for line in show(given[-1]).splitlines():
                 self.console.print(Text(f"    {line}"))
+        self.console.print()
+        for line in show_receipt(receipt(environment, given[0]["answer_id"])).splitlines():
+            self.console.print(Text(f"  {line}"))
 
     def _own_questions(self, assistant: str) -> list[str]:
         from llmops.evaluation import derive_cases
@@ -253,6 +258,7 @@ class Story:
             f"\n  MLflow     {urls['mlflow']}"
             f"\n  Service    {urls['serving']}/v1/chat/completions   (model {assistant})"
             f'\n\n  {command} ask "…" --assistant {assistant}'
+            f"\n  {command} receipt <answer> --verify"
             f"\n  {command} stack down      stops everything; data stays in {_from_here(home())}"
         )
         if assistant == _FOLDER:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import cast, get_args
 
 import click
 
@@ -13,6 +13,7 @@ from llmops.cli._who import SIGN_IN, Who, ask_secret
 from llmops.database import connect
 from llmops.errors import MissingInput
 from llmops.release import (
+    Alias,
     confirm,
     current_release,
     differences,
@@ -172,11 +173,9 @@ def _url() -> str:
 
 def _named(url: str, name: str) -> str:
     """Return the release that an alias of its assistant, or the beginning of its id, stands for."""
-    alias: Literal["production", "staging"]
-    if name == "production" or name == "staging":
-        alias = name
-    else:
+    if name not in get_args(Alias):
         return find_release(url, name)
+    alias = cast(Alias, name)
     with connect(url) as connection:
         found = {current_release(connection, assistant, alias) for assistant in _assistants(url)} - {None}
     if len(found) != 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmops.corpus._chunker import Chunk, Chunker
+from llmops.corpus._chunker import Chunk, Chunker, chunk_id_of
 from llmops.corpus._chunking import dump, merge_chunks
 from llmops.corpus._directory import DirectorySource
 from llmops.corpus._files import Snapshot, SourceFile
@@ -25,6 +25,7 @@ __all__ = [
     "Source",
     "SourceFile",
     "check_quality",
+    "chunk_id_of",
     "document_id",
     "dump",
     "merge_chunks",

@@ -22,7 +22,7 @@ from llmops.settings import Section
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["Chunk", "Chunker", "ChunkerRun"]
+__all__ = ["Chunk", "Chunker", "ChunkerRun", "chunk_id_of"]
 
 _RULES = 1
 """Raise it when the same text and settings would give other chunks: every generation is then built anew."""
@@ -88,6 +88,11 @@ class _Piece:
     line: str
 
 
+def chunk_id_of(chunker: str, document_id: str, heading_path: Sequence[str], text: str, place: int) -> str:
+    """Return a chunk's id, 32 hexadecimal digits of a sha-256; ``place`` counts the same text in one section from 0."""
+    return content_hash([chunker, document_id, *heading_path, text, place])[:32]
+
+
 class ChunkerRun:
     """A chunker at work: it holds the tokenizer."""
 
@@ -106,10 +111,10 @@ class ChunkerRun:
         for piece, count in zip(small, counts, strict=True):
             document, path = documents[piece.document], piece.span.heading_path
             text = _text(document, piece.span)
-            key = (self.digest, document["document_id"], *path, text)
+            key = (document["document_id"], path, text)
             chunks[piece.document].append(
                 Chunk(
-                    chunk_id=content_hash([*key, seen[key]])[:32],
+                    chunk_id=chunk_id_of(self.digest, *key, seen[key]),
                     heading_path=path,
                     position=len(chunks[piece.document]),
                     char_start=piece.span.start,

@@ -30,7 +30,7 @@ from llmops.release._generations import (
     sync_generations,
 )
 from llmops.release._keys import check_key_is_private, make_notary_key
-from llmops.release._ledger import LedgerCheck, LedgerEntry, check_ledger, current_release, ledger
+from llmops.release._ledger import Alias, LedgerCheck, LedgerEntry, check_ledger, current_release, ledger
 from llmops.release._loading import (
     LoadedRelease,
     alias_doubt,
@@ -41,6 +41,7 @@ from llmops.release._loading import (
 )
 from llmops.release._notary import Notary
 from llmops.release._promotion import promote, revoke, roll_back, stage
+from llmops.release._receipt import Check, Receipt, receipt
 from llmops.release._statement import Actor, Approval, notary_keys, owner_of_key, sign_release
 from llmops.release._store import (
     ReleaseSummary,
@@ -54,13 +55,16 @@ from llmops.release._store import (
 __all__ = [
     "Actor",
     "AirflowReader",
+    "Alias",
     "Approval",
     "ApprovalRequest",
+    "Check",
     "Difference",
     "LedgerCheck",
     "LedgerEntry",
     "LoadedRelease",
     "Notary",
+    "Receipt",
     "ReleaseSummary",
     "RunReference",
     "StoredReport",
@@ -96,6 +100,7 @@ __all__ = [
     "promote",
     "read_manifest",
     "read_report",
+    "receipt",
     "registry_of",
     "report_replica",
     "request_of_run",

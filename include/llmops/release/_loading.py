@@ -21,7 +21,7 @@ from llmops.release._assemble import registry_of
 from llmops.release._code import code_digest
 from llmops.release._ledger import current_release, newest_move
 from llmops.release._store import read_manifest
-from llmops.release._verify import evidence_for, require_generation, require_matching
+from llmops.release._verify import evidence_for, require_generation, require_matching, require_not_revoked
 from llmops.settings import Environment
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,7 @@ def load_release(environment: Environment, assistant: str) -> LoadedRelease | No
     if entry is None or entry.to_release is None:
         return None
     manifest = read_manifest(url, entry.to_release)
+    require_not_revoked(url, entry.to_release)
     evidence_for(environment, manifest, entry)
     return build_chain(environment, manifest)
 

@@ -27,6 +27,7 @@ from llmops.release._verify import (
     require_artifacts,
     require_clean,
     require_code,
+    require_not_revoked,
     require_own_signature,
 )
 from llmops.settings import Environment
@@ -109,7 +110,7 @@ def promote(
         release_cases(environment, manifest)
         if move is None:
             settle_unfinished(environment, request.assistant)
-            _require_not_revoked(url, request.release_id)
+            require_not_revoked(url, request.release_id)
             before = _require_compared(url, request.assistant, report.baseline)
             move = start_move(
                 url,
@@ -216,6 +217,7 @@ def _require_may_return(environment: Environment, entries: Sequence[LedgerEntry]
     url = environment.database_url.get_secret_value()
     manifest = read_manifest(url, target)
     entered = next(entry for entry in reversed(entries) if entry.to_release == target)
+    require_not_revoked(url, target)
     evidence_for(environment, manifest, entered)
     require_clean(environment, manifest)
     require_code(url, manifest)
@@ -232,12 +234,6 @@ def _require_compared(url: str, assistant: str, compared: str | None) -> str | N
             "run release_assistant again"
         )
     return before
-
-
-def _require_not_revoked(url: str, release_id: str) -> None:
-    with connect(url) as connection:
-        if is_revoked(connection, release_id):
-            raise NotApproved(f"release {release_id[:12]} is revoked and never comes to production again")
 
 
 def _rollback_target(assistant: str, entries: Sequence[LedgerEntry], to: str | None, *, astray: bool) -> str:

@@ -46,8 +46,7 @@ def evidence_for(environment: Environment, manifest: Manifest, entry: LedgerEntr
     """Return why a release that the ledger names may answer; raise an error that says what is missing.
 
     ``entry`` is the ledger's newest about ``production``. Raises IntegrityError for a ledger, report or approval that
-    was changed, SignatureInvalid for an approval that the notary did not sign, NotApproved for one of something
-    else, or for a release that is revoked.
+    was changed, SignatureInvalid for an approval that the notary did not sign, NotApproved for one of something else.
     """
     url = environment.database_url.get_secret_value()
     release_id = manifest.release_id
@@ -62,9 +61,6 @@ def evidence_for(environment: Environment, manifest: Manifest, entry: LedgerEntr
                 f"ledger entry {each.entry} was edited after it was made: nothing is served on it; "
                 "`llmops ledger verify` shows what changed"
             )
-    with connect(url) as connection:
-        if is_revoked(connection, release_id):
-            raise NotApproved(f"release {release_id[:12]} is revoked: roll back to another one")
     approval = approval_of(url, promoted.approval_nonce)
     if approval is None:
         raise NotApproved(f"the approval that ledger entry {promoted.entry} names is gone: release again")
@@ -79,6 +75,15 @@ def evidence_for(environment: Environment, manifest: Manifest, entry: LedgerEntr
     require_pass_of(manifest, report)
     require_own_signature(environment, manifest, statement, report)
     return Evidence(entry, promoted, statement, report)
+
+
+def require_not_revoked(url: str, release_id: str) -> None:
+    """Raise NotApproved for a release that somebody revoked."""
+    with connect(url) as connection:
+        if is_revoked(connection, release_id):
+            raise NotApproved(
+                f"release {release_id[:12]} is revoked and never answers (again): choose another one"
+            )
 
 
 def require_own_signature(
