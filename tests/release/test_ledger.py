@@ -157,7 +157,7 @@ def test_ten_thousand_entries_are_computed_as_the_database_computes_them(
     [
         ("llmops_worker", "approve", False),
         ("llmops_worker", "reject", False),
-        ("llmops_worker", "refuse", False),
+        ("llmops_worker", "refuse", True),
         ("llmops_worker", "stage", True),
         ("llmops_worker", "revoke", True),
         ("llmops_notary", "reject", True),

@@ -116,14 +116,17 @@ def test_a_run_asks_once_and_about_one_release(environment: Environment, release
         open_approval(environment, other, on_other, deadline, run)
 
 
-def test_without_the_notarys_record_nothing_is_promoted(
-    environment: Environment, release: Make, report: Make, ask: Ask
+def test_without_the_notarys_record_nothing_is_promoted_and_the_ledger_says_so(
+    environment: Environment, release: Make, report: Make, ask: Ask, url: str
 ) -> None:
     release_id = release()
     request = ask(release_id, report(release_id))
     with pytest.raises(NotApproved, match="recorded no answer"):
         promote(environment, request, AUTHOR)
     assert production(environment) is None
+    (entry,) = ledger(url, "guide")
+    assert (entry.action, entry.actor, entry.to_release) == ("refuse", "author", release_id)
+    assert "recorded no answer" in entry.reason
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,17 +46,20 @@ def _client(environment: Environment, user: str) -> AirflowClient:
     return AirflowClient(environment.airflow_url, user, given or ask_secret(f"Airflow password of {user}"))
 
 
-def SIGN_IN(function: Callable[..., Any]) -> Callable[..., Any]:
+def sign_in(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options ``--user`` and ``--key`` to a command, which gets them as ``who``."""
 
-    @click.option("--user", help="Your user in Airflow, by default LLMOPS_USER; asks for the password.")
-    @click.option("--key", type=click.Path(path_type=Path), help="Your SSH private key, instead of a login.")
+    @functools.wraps(function)
     def with_who(user: str | None, key: Path | None, **values: Any) -> Any:
         return function(who=Who(user, key), **values)
 
-    with_who.__doc__ = function.__doc__
-    with_who.__click_params__ = [*getattr(function, "__click_params__", []), *with_who.__click_params__]  # type: ignore[attr-defined]
-    return with_who
+    by_name = click.option(
+        "--user", help="Your user in Airflow, by default LLMOPS_USER; asks for the password."
+    )
+    by_key = click.option(
+        "--key", type=click.Path(path_type=Path), help="Your SSH private key, instead of a login."
+    )
+    return by_name(by_key(with_who))
 
 
 def ask_secret(what: str) -> str:

@@ -9,7 +9,7 @@ from typing import cast, get_args
 
 import click
 
-from llmops.cli._who import SIGN_IN, Who, ask_secret
+from llmops.cli._who import Who, ask_secret, sign_in
 from llmops.database import connect
 from llmops.errors import MissingInput
 from llmops.release import (
@@ -146,7 +146,7 @@ def approve(release: str, key_file: Path) -> None:
 @_ASSISTANT
 @click.option("--to", help="Release to go back to; by default the one that the present one replaced.")
 @_REASON
-@SIGN_IN
+@sign_in
 def rollback(assistant: str, to: str | None, reason: str, who: Who) -> None:
     """Put an earlier production release back, whole, and wait until every replica answers with it."""
     environment = load_environment()
@@ -159,7 +159,7 @@ def rollback(assistant: str, to: str | None, reason: str, who: Who) -> None:
 @command.command("revoke")
 @click.argument("release")
 @_REASON
-@SIGN_IN
+@sign_in
 def revoke_command(release: str, reason: str, who: Who) -> None:
     """Enter that a release must never come to production again. It cannot be taken back."""
     environment = load_environment()

@@ -74,10 +74,12 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 AS $$
 DECLARE
     made release_ledger := jsonb_populate_record(NULL::release_ledger, new_entry);
-    decides boolean := made.action IN ('approve', 'reject', 'refuse');
+    decides boolean := made.action IN ('approve', 'reject');
     head release_ledger;
 BEGIN
-    IF (session_user = 'llmops_notary' AND NOT decides) OR (session_user = 'llmops_worker' AND decides) THEN
+    IF made.action <> 'refuse'
+        AND ((session_user = 'llmops_notary' AND NOT decides) OR (session_user = 'llmops_worker' AND decides))
+    THEN
         RAISE EXCEPTION '% may not enter % into the ledger', session_user, quote_literal(made.action)
             USING ERRCODE = '42501';
     END IF;

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from llmops.database import advisory_lock, connect
-from llmops.errors import MissingInput, NotApproved, StaleRelease
+from llmops.errors import MissingInput, NotApproved, StaleRelease, TerminalError
 from llmops.manifest import canonical_json
 from llmops.release._approval import ApprovalRequest, require_approval, require_pass
 from llmops.release._assemble import registry_of, release_cases
@@ -100,33 +101,63 @@ def promote(
                     "replica answered with it: mend that, then run release_assistant again"
                 )
             return move.from_release or ""
-        statement = require_approval(environment, request)
-        manifest, report = read_manifest(url, request.release_id), read_report(url, request.report_hash)
-        require_pass(request, manifest, report)
-        require_own_signature(environment, manifest, statement, report)
-        require_clean(environment, manifest)
-        require_code(url, manifest)
-        require_artifacts(environment, manifest)
-        release_cases(environment, manifest)
-        if move is None:
-            settle_unfinished(environment, request.assistant)
-            require_not_revoked(url, request.release_id)
-            before = _require_compared(url, request.assistant, report.baseline)
-            move = start_move(
-                url,
-                Planned(
-                    assistant=request.assistant,
-                    action="promote",
-                    from_release=before,
-                    to_release=request.release_id,
-                    actor=actor,
-                    reason=f"approved by {statement.approver} ({statement.channel})",
-                    report_hash=request.report_hash,
-                    approval_nonce=request.nonce,
+        with _refusals_entered(url, (request.assistant, request.release_id), actor, "promote"):
+            planned = _plan_promotion(environment, request, actor, resumed=move is not None)
+        make_move(environment, move or start_move(url, planned), on_step)
+    return planned.from_release or ""
+
+
+def _plan_promotion(
+    environment: Environment, request: ApprovalRequest, actor: Actor, *, resumed: bool
+) -> Planned:
+    """Return the move that a request allows, after verifying everything that it rests on.
+
+    One that is ``resumed`` was allowed before; what production was then is no longer asked.
+    """
+    url = environment.database_url.get_secret_value()
+    statement = require_approval(environment, request)
+    manifest, report = read_manifest(url, request.release_id), read_report(url, request.report_hash)
+    require_pass(request, manifest, report)
+    require_own_signature(environment, manifest, statement, report)
+    require_clean(environment, manifest)
+    require_code(url, manifest)
+    require_artifacts(environment, manifest)
+    release_cases(environment, manifest)
+    require_not_revoked(url, request.release_id)
+    if not resumed:
+        settle_unfinished(environment, request.assistant)
+        _require_compared(url, request.assistant, report.baseline)
+    return Planned(
+        assistant=request.assistant,
+        action="promote",
+        from_release=report.baseline,
+        to_release=request.release_id,
+        actor=actor,
+        reason=f"approved by {statement.approver} ({statement.channel})",
+        report_hash=request.report_hash,
+        approval_nonce=request.nonce,
+    )
+
+
+@contextmanager
+def _refusals_entered(url: str, subject: tuple[str, str], actor: Actor, action: str) -> Iterator[None]:
+    """Enter into the ledger that a move was refused, and why, when the block raises one of our terminal errors."""
+    try:
+        yield
+    except TerminalError as refusal:
+        with connect(url) as connection:
+            append_entry(
+                connection,
+                NewEntry(
+                    assistant=subject[0],
+                    action="refuse",
+                    actor=actor.name,
+                    authentication=actor.authentication,
+                    reason=f"refused to {action}: {refusal}"[:1000],
+                    to_release=subject[1],
                 ),
             )
-        make_move(environment, move, on_step)
-    return move.from_release or ""
+        raise
 
 
 def roll_back(
@@ -160,7 +191,8 @@ def roll_back(
         target = _rollback_target(assistant, entries, to, astray=astray)
         if target == present and not astray:
             return target
-        _require_may_return(environment, entries, target)
+        with _refusals_entered(url, (assistant, target), actor, "roll back"):
+            _require_may_return(environment, entries, target)
         make_move(environment, _start_rollback(url, (assistant, present, target), actor, reason), on_step)
     return target
 
@@ -224,8 +256,8 @@ def _require_may_return(environment: Environment, entries: Sequence[LedgerEntry]
     require_artifacts(environment, manifest)
 
 
-def _require_compared(url: str, assistant: str, compared: str | None) -> str | None:
-    """Return the production release; raise StaleRelease unless it is the one that the gate compared with."""
+def _require_compared(url: str, assistant: str, compared: str | None) -> None:
+    """Raise StaleRelease unless production is still the release that the gate compared with."""
     with connect(url) as connection:
         before = current_release(connection, assistant, "production")
     if before != compared:
@@ -233,7 +265,6 @@ def _require_compared(url: str, assistant: str, compared: str | None) -> str | N
             f"production is release {(before or 'none')[:12]}, the gate compared with {(compared or 'none')[:12]}: "
             "run release_assistant again"
         )
-    return before
 
 
 def _rollback_target(assistant: str, entries: Sequence[LedgerEntry], to: str | None, *, astray: bool) -> str:
