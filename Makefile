@@ -27,6 +27,10 @@ demo: setup ## Run the whole loop. DOCS=<folder> LLM=<url> MODEL=<name> LLM_KEY_
 	if [[ -n "$${DEMO_EXIT:-}" && "$${DEMO_EXIT}" != 0 ]]; then set -- "$$@" --exit; fi; \
 	exec $(BIN)/llmops demo "$$@"
 
+.PHONY: drill
+drill: setup ## Attack the running demo's releases (KILLS=100 does so at length and writes docs/reliability.md)
+	@$(BIN)/llmops drill $(if $(KILLS),--kills $(KILLS) --report docs/reliability.md)
+
 .PHONY: up
 up: setup ## Start the local stack and leave it running
 	@$(BIN)/llmops stack up

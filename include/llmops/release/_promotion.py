@@ -94,7 +94,7 @@ def promote(
     url = environment.database_url.get_secret_value()
     with advisory_lock(url, alias_lock(environment, request.assistant)):
         move = find_move(url, {"assistant": request.assistant, "approval_nonce": request.nonce})
-        if move is not None and move.state != "running":
+        if move is not None and move.to_release == request.release_id and move.state != "running":
             if move.state == "gone back":
                 raise NotApproved(
                     f"release {request.release_id[:12]} was promoted on this approval and taken back, since not every "
