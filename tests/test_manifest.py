@@ -33,6 +33,7 @@ def _manifest(**changes: Any) -> Manifest:
         "retrieval": {"kind": "hybrid", "top_k": 8},
         "guardrails": {},
         "evaluation_digest": "e" * 64,
+        "prices_digest": "d" * 64,
         "gate_digest": "9" * 64,
         "committers": None,
         "authors": ("a person",),

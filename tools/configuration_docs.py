@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from llmops.assistant import Assistant
+from llmops.llm import Prices
 from llmops.settings import Environment, Section
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
@@ -49,7 +50,7 @@ def render() -> str:
     """Return the page."""
     parts = [HEAD]
     seen: set[type[BaseModel]] = set()
-    for title, model in (("Assistant", Assistant), ("Environment", Environment)):
+    for title, model in (("Assistant", Assistant), ("Environment", Environment), ("Prices", Prices)):
         queue: list[tuple[str, type[BaseModel]]] = [(title, model)]
         while queue:
             name, current = queue.pop(0)

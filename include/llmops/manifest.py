@@ -79,6 +79,7 @@ class Manifest(_Pinned):
     retrieval: _Settings
     guardrails: _Settings
     evaluation_digest: str
+    prices_digest: str
     gate_digest: str
     committers: tuple[str, ...] | None
     authors: tuple[str, ...]

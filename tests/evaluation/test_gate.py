@@ -1,3 +1,4 @@
+import dataclasses
 import time
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from llmops.errors import ConfigurationError, IntegrityError
-from llmops.evaluation import KEYWORD_BASELINE, Case, Evaluation, GateRules, decide
+from llmops.evaluation import KEYWORD_BASELINE, Case, Evaluation, GateRules, decide, digest_text
 from llmops.evaluation._evaluate import CaseResult
 
 _QUESTIONS = 200
@@ -23,7 +24,7 @@ def _evaluation(scores, *, label="candidate", metric="quality", errors=(), slice
         )
         failed = number in errors
         results.append(
-            CaseResult(case, {} if failed else {metric: float(score)}, "broken" if failed else None)
+            CaseResult.of(case, {} if failed else {metric: float(score)}, "broken" if failed else None)
         )
     return Evaluation(label, tuple(results))
 
@@ -63,6 +64,14 @@ def _changed(better=0, worse=0):
 def test_a_loss_is_excluded_shown_or_neither(candidate, tolerance, outcome, verdict):
     report = decide(_rules(_loss(tolerance)), candidate, _PRODUCTION)
     assert (report.results[0].outcome, report.verdict) == (outcome, verdict)
+
+
+def test_a_loss_of_exactly_the_tolerance_on_every_question_does_not_pass():
+    before = np.random.default_rng(0).gamma(4, 0.05, _QUESTIONS)
+    base = _evaluation(before, label="production", metric="latency_seconds")
+    slower = _evaluation(before + 0.25, metric="latency_seconds")
+    rule = {"metric": "latency_p95_seconds", "largest_loss": 0.25}
+    assert decide(_rules(rule), slower, base).results[0].outcome == "inconclusive"
 
 
 def test_a_rise_is_a_loss_where_lower_is_better():
@@ -191,14 +200,14 @@ def test_sides_that_were_asked_different_questions_are_refused():
 def test_a_tolerance_that_the_questions_cannot_exclude_is_refused_unless_allowed():
     rule = _loss(0.02)
     with pytest.raises(
-        ConfigurationError, match=r"200 questions exclude only a loss of 0\.073 .*2,\d+ are needed"
+        ConfigurationError, match=r"200 questions exclude only a loss of 0\.078 .*2,\d+ are needed"
     ):
         decide(_rules(rule, underpowered="refuse"), _changed(), _PRODUCTION)
     assert decide(_rules(rule, underpowered="allow"), _changed(), _PRODUCTION).verdict == "PASS"
     allowed = _rules(rule | {"underpowered": "allow"}, underpowered="refuse")
     report = decide(allowed, _changed(), _PRODUCTION)
-    assert report.results[0].smallest_loss == pytest.approx(0.073, abs=0.001)
-    assert "quality: 0.073 on 200 questions" in report.markdown()
+    assert report.results[0].smallest_loss == pytest.approx(0.078, abs=0.001)
+    assert "quality: 0.078 on 200 questions" in report.markdown()
 
 
 def test_a_tolerance_that_the_questions_can_exclude_is_accepted():
@@ -229,7 +238,7 @@ def test_wrong_rules_are_refused_when_they_are_loaded(rules, says):
         GateRules(rules=rules)
 
 
-@pytest.mark.parametrize("setting", ["dry_run", "enabled", "disabled"])
+@pytest.mark.parametrize("setting", ["enabled", "disabled", "skip"])
 def test_a_gate_cannot_be_switched_off(setting):
     with pytest.raises(ValidationError, match=setting):
         GateRules(rules=[_PASS], **{setting: True})
@@ -266,3 +275,159 @@ def test_a_thousand_questions_take_a_moment_only():
     other = _evaluation(generator.permutation(base), label="production")
     decide(_rules(_loss(0.05), resamples=10_000), _evaluation(base), other)
     assert time.perf_counter() - started < 10
+
+
+def test_one_loss_among_many_comparisons_must_be_significant_beside_them_all():
+    """Alone the loss fails; beside five comparisons that find nothing it may be chance."""
+    scores = _BASE.copy()
+    scores[np.flatnonzero(scores == 1)[:17]] = 0
+    scores[np.flatnonzero(scores == 0)[:2]] = 1
+
+    def sides(*metrics):
+        """Return both sides with the loss in ``quality`` and nothing changed in ``metrics``."""
+        found = []
+        for label, quality in (("candidate", scores), ("production", _BASE)):
+            one = _evaluation(quality, label=label)
+            results = [
+                dataclasses.replace(r, scores={**r.scores, **dict.fromkeys(metrics, float(n % 2))})
+                for n, r in enumerate(one.results)
+            ]
+            found.append(Evaluation(label, tuple(results)))
+        return found
+
+    others = ("recall_at_10", "ndcg_at_10", "mrr_at_10", "facts_covered", "groundedness")
+    quality = _loss(0.03)
+    alone = decide(_rules(quality), *sides())
+    assert (alone.verdict, alone.results[0].outcome) == ("FAIL", "fail")
+    beside = [{"metric": name, "largest_loss": 0.05} for name in others]
+    together = decide(_rules(quality, *beside), *sides(*others))
+    found = together.results[0]
+    assert (together.verdict, found.outcome) == ("INCOMPLETE", "inconclusive")
+    assert found.p_value < 0.05 < found.p_together
+    assert "if looked at alone" in found.reason
+    assert "one of 6 comparisons" in found.reason
+
+
+def test_limits_fail_by_themselves_however_many_rules_there_are():
+    many = [_loss(0.5, slice="concept"), {"metric": "quality", "minimum": 0.99}]
+    assert decide(_rules(*many), _changed(worse=1), _PRODUCTION).verdict == "FAIL"
+
+
+def test_a_dry_run_measures_everything_and_passes_nothing():
+    wet = decide(_rules(_PASS, _UNSURE), _changed(), _PRODUCTION)
+    dry = decide(_rules(_PASS, _UNSURE, dry_run=True), _changed(), _PRODUCTION)
+    assert (wet.verdict, dry.verdict) == ("PASS", "INCOMPLETE")
+    assert dry.results == wet.results
+    assert dry.markdown().startswith("## INCOMPLETE: **this is a dry run**")
+    assert "every rule passed, and even so this is not a pass" in dry.markdown().splitlines()[0]
+    failing = decide(_rules(_FAIL, dry_run=True), _changed(), _PRODUCTION)
+    assert failing.verdict == "FAIL"
+    assert "see the rules below" in failing.markdown().splitlines()[0]
+
+
+def _sliced(**scores):
+    """Return an evaluation with that many questions of one score per slice."""
+    parts = [_evaluation([score] * 40, slice_name=name.replace("_", "-")) for name, score in scores.items()]
+    results = [
+        dataclasses.replace(
+            result, id=f"{result.slice}-{result.id}", digest=digest_text(f"{part}{result.id}")
+        )
+        for part, one in enumerate(parts)
+        for result in one.results
+    ]
+    return Evaluation("candidate", tuple(results))
+
+
+def test_a_rule_for_each_slice_decides_every_slice_that_was_asked_by_itself():
+    rule = {"metric": "quality", "slice": "each", "minimum": 0.5}
+    report = decide(_rules(rule), _sliced(concept=1.0, limits=0.25, how_to=0.75), None)
+    assert report.verdict == "FAIL"
+    assert {r.rule: r.outcome for r in report.results} == {
+        "quality on how-to": "pass",
+        "quality on concept": "pass",
+        "quality on limits": "fail",
+    }
+
+
+def test_a_rule_for_each_slice_to_which_none_belongs_is_missing():
+    rule = {"metric": "recall_at_10", "slice": "each", "minimum": 0.5}
+    results = [dataclasses.replace(result, slice="unanswerable") for result in _PRODUCTION.results]
+    report = decide(_rules(rule), Evaluation("candidate", tuple(results)), None)
+    assert (report.verdict, report.results[0].outcome) == ("INCOMPLETE", "missing")
+    assert "no question belongs to a slice" in report.results[0].reason
+
+
+def test_a_slice_cannot_have_a_rule_of_its_own_beside_one_for_each():
+    rules = [{"metric": "quality", "slice": name, "minimum": 0.5} for name in ("each", "limits")]
+    with pytest.raises(ValidationError, match="two rules"):
+        GateRules(rules=rules)
+
+
+def _costs(costs, good, label="candidate", unpriced=()):
+    plain = _evaluation(good, label=label)
+    results = [
+        dataclasses.replace(
+            result,
+            scores={"good": float(good[n])} | ({} if n in unpriced else {"cost": float(costs[n])}),
+            missing=("cost",) if n in unpriced else (),
+        )
+        for n, result in enumerate(plain.results)
+    ]
+    return Evaluation(label, tuple(results))
+
+
+_GOOD = np.tile([1.0, 0.0], _QUESTIONS // 2)
+_PRICE = np.random.default_rng(3).gamma(8, 0.001, _QUESTIONS)
+
+
+def test_costs_are_per_answer_and_per_good_answer():
+    report = decide(_rules({"metric": "cost_per_good_answer", "maximum": 1}), _costs(_PRICE, _GOOD), None)
+    figures = {f["metric"]: f["candidate"] for f in report.content["figures"] if f["slice"] is None}
+    assert figures["cost_per_answer"] == pytest.approx(_PRICE.mean())
+    assert figures["cost_per_good_answer"] == pytest.approx(_PRICE.mean() * 2)
+
+
+@pytest.mark.parametrize("metric", ["cost_per_answer", "cost_per_good_answer"])
+def test_a_dearer_candidate_fails_and_one_as_dear_passes(metric):
+    rule = {"metric": metric, "largest_loss": 0.004}
+    before = _costs(_PRICE, _GOOD, label="production")
+
+    def outcome(factor):
+        return decide(_rules(rule), _costs(_PRICE * factor, _GOOD), before).results[0].outcome
+
+    assert [outcome(1.0), outcome(1.1), outcome(2.5)] == ["pass", "pass", "fail"]
+
+
+def test_good_answers_that_become_fewer_make_each_of_them_dearer():
+    fewer = _GOOD.copy()
+    fewer[:160] = 0
+    rule = {"metric": "cost_per_good_answer", "largest_loss": 0.004}
+    report = decide(_rules(rule), _costs(_PRICE, fewer), _costs(_PRICE, _GOOD, label="production"))
+    assert report.verdict == "FAIL"
+
+
+def test_without_any_good_answer_their_cost_fails_with_that_reason():
+    none = np.zeros(_QUESTIONS)
+    for rule in ({"maximum": 1}, {"largest_loss": 0.004}):
+        report = decide(
+            _rules({"metric": "cost_per_good_answer", **rule}),
+            _costs(_PRICE, none),
+            _costs(_PRICE, _GOOD, label="production"),
+        )
+        assert report.verdict == "FAIL"
+        assert "no good answer at all to 200 questions" in report.results[0].reason
+    behind = decide(
+        _rules({"metric": "cost_per_good_answer", "largest_loss": 0.004}),
+        _costs(_PRICE, _GOOD),
+        _costs(_PRICE, none, label="production"),
+    )
+    assert (behind.verdict, behind.results[0].outcome) == ("INCOMPLETE", "missing")
+
+
+def test_a_cost_that_nobody_knows_is_missing_and_never_0():
+    rule = {"metric": "cost_per_answer", "maximum": 1}
+    unknown = decide(_rules(rule), _costs(_PRICE, _GOOD, unpriced=range(_QUESTIONS)), None)
+    assert (unknown.verdict, unknown.results[0].candidate) == ("INCOMPLETE", None)
+    one = decide(_rules(rule), _costs(_PRICE, _GOOD, unpriced=(7,)), None)
+    assert (one.verdict, one.results[0].outcome) == ("INCOMPLETE", "missing")
+    assert "1 of 200 questions were not measured (candidate)" in one.results[0].reason

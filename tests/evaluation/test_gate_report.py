@@ -5,9 +5,21 @@ from pathlib import Path
 import pytest
 
 from llmops.errors import IntegrityError
-from llmops.evaluation import KEYWORD_BASELINE, Case, Evaluation, GateReport, GateRules, decide
+from llmops.evaluation import (
+    KEYWORD_BASELINE,
+    Case,
+    Evaluation,
+    GateReport,
+    GateRules,
+    case_digest,
+    decide,
+    digest_text,
+)
+from llmops.evaluation._cases import case_text
 from llmops.evaluation._evaluate import CaseResult
 from llmops.evaluation._markdown import escape
+from llmops.evaluation._outputs import failure_text
+from llmops.manifest import canonical_json
 
 _GOLDEN = Path(__file__).parent / "golden" / "gate_report.md"
 _HOSTILE = (
@@ -17,7 +29,7 @@ _HOSTILE = (
 
 
 def _evaluation(label, quality, *, synthetic=False, error=False, question="How does thing {n} work?"):
-    results = []
+    results, texts = [], {}
     for n, score in enumerate(quality):
         name = ("how-to", "concept", "limits", "unanswerable")[n % 4]
         known = (
@@ -28,10 +40,16 @@ def _evaluation(label, quality, *, synthetic=False, error=False, question="How d
         if known:
             scores |= {"recall_at_10": min(1.0, score + 0.2)}
         failed = error and n == 5
-        results.append(
-            CaseResult(case, {} if failed else scores, "TimeoutError: <b>late</b>" if failed else None)
+        output = (
+            failure_text("TimeoutError: <b>late</b>") if failed else canonical_json({"text": label, "n": n})
         )
-    return Evaluation(label, tuple(results))
+        texts |= {case_digest(case): case_text(case), digest_text(output): output}
+        results.append(
+            CaseResult.of(
+                case, {} if failed else scores, "TimeoutError" if failed else None, output=digest_text(output)
+            )
+        )
+    return Evaluation(label, tuple(results), texts)
 
 
 _RULES = GateRules(
@@ -70,7 +88,8 @@ def test_the_verdict_comes_first():
 def test_the_hash_is_that_of_the_text_and_sees_every_change():
     report = _report()
     assert GateReport.parse(report.json(), report.report_hash) == report
-    assert GateReport.parse(report.json(), report.report_hash).markdown() == report.markdown()
+    again = GateReport.parse(report.json(), report.report_hash, report.texts)
+    assert again.markdown() == report.markdown()
     changed = json.loads(report.json())
     changed["verdict"] = "PASS"
     with pytest.raises(IntegrityError, match="changed after it was made"):
@@ -79,13 +98,31 @@ def test_the_hash_is_that_of_the_text_and_sees_every_change():
         GateReport.parse("{", report.report_hash)
 
 
-def test_every_input_of_the_decision_is_in_the_report():
+def test_the_report_holds_no_text_of_questions_and_answers():
+    report = _report(error=True)
+    text = report.json()
+    assert len(report.texts) == 16 + 2 * 16 - 1
+    assert set(report.digests()) == set(report.texts)
+    for part in ("How does thing", "It works", "guide:one", "<b>late"):
+        assert part not in text
+        assert any(part in held for held in report.texts.values())
+
+
+def test_the_hash_is_the_same_with_and_without_the_texts():
     report = _report()
-    candidate = Evaluation.from_json(report.content["candidate"])
-    production = Evaluation.from_json(report.content["baseline"])
-    settings = {k: v for k, v in report.content["gate"].items() if k != "digest"}
-    again = decide(GateRules(**settings), candidate, production, context=report.content["context"])
-    assert again.report_hash == report.report_hash
+    bare = GateReport.parse(report.json(), report.report_hash)
+    assert bare.report_hash == report.report_hash
+    assert bare == report
+
+
+def test_an_erased_question_is_shown_as_erased_and_the_others_stay():
+    report = _report()
+    gone = next(r["case"] for r in report.content["results"] if r["id"] == "q04")
+    left = {digest: text for digest, text in report.texts.items() if digest != gone}
+    page = GateReport.parse(report.json(), report.report_hash, left).markdown()
+    assert "How does thing 4 " not in page
+    assert "| q04 | *erased* | +0.10 |" in page
+    assert page.replace("*erased*", "How does thing 4 work\\?") == report.markdown()
 
 
 def test_synthetic_questions_are_said_to_be_synthetic():

@@ -48,7 +48,7 @@ def test_a_refusal_of_an_answerable_question_is_wrong_and_has_no_grounding():
 
 def test_an_unanswerable_question_has_refusal_and_quality_but_no_retrieval_scores():
     scores = score_answer(_REFUSE, said("I do not know.", chunk("pool", "x"), refused=True))
-    assert scores == {"correct_refusal": 1.0, "latency_seconds": 0.1, "quality": 1.0}
+    assert scores == {"correct_refusal": 1.0, "latency_seconds": 0.1, "quality": 1.0, "good": 1.0}
     assert score_answer(_REFUSE, said(f"{_FACT} [1]", chunk("pool", _FACT)))["quality"] == 0
 
 
@@ -97,7 +97,13 @@ def test_without_facts_citing_an_expected_document_counts():
 
 def test_an_assistant_without_retrieval_is_judged_on_facts_alone():
     scores = score_answer(_CASE, Observation(_FACT, False, None, 0.1))
-    assert scores == {"correct_refusal": 1.0, "latency_seconds": 0.1, "facts_covered": 1.0, "quality": 1.0}
+    assert scores == {
+        "correct_refusal": 1.0,
+        "latency_seconds": 0.1,
+        "facts_covered": 1.0,
+        "quality": 1.0,
+        "good": 1.0,
+    }
     without_facts = _CASE.model_copy(update={"facts": ()})
     assert "quality" not in score_answer(without_facts, Observation(_FACT, False, None, 0.1))
 

@@ -94,6 +94,7 @@ def release(environment: Environment, url: str) -> Callable[..., str]:
             "evaluation_digest": digest,
             "gate_digest": content_hash(gate),
             "committers": (),
+            "prices_digest": "p",
             "authors": ("author",),
         }
         return save_manifest(url, Manifest(**{**values, **changes}))

@@ -44,7 +44,7 @@ RUN = {"state": "running", "triggered_by": "rest_api", "triggering_user_name": "
 MANIFEST = Manifest(
     assistant="guide", environment="dev", code_digest="c", commit=None, dirty=False,
     prompt=PromptPin(uri="prompts:/p/1", text_hash="t"), generator={}, embedder=None, index=None,
-    retrieval={"kind": "none"}, guardrails={}, evaluation_digest="e", gate_digest="g",
+    retrieval={"kind": "none"}, guardrails={}, evaluation_digest="e", prices_digest="p", gate_digest="g",
     committers=("dev@example.org",), authors=("author", "dev@example.org", "Trainer"),
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,7 +14,17 @@ from llmops.errors import ConfigurationError, MissingInput
 from llmops.manifest import canonical_json, content_hash
 from llmops.settings import Section, validate
 
-__all__ = ["SLICES", "Case", "Slice", "cases_digest", "load_cases", "save_cases"]
+__all__ = [
+    "SLICES",
+    "Case",
+    "Slice",
+    "case_digest",
+    "case_text",
+    "cases_digest",
+    "digest_of",
+    "load_cases",
+    "save_cases",
+]
 
 Slice = Literal["how-to", "concept", "limits", "unanswerable"]
 SLICES: tuple[Slice, ...] = get_args(Slice)
@@ -89,9 +100,24 @@ def save_cases(cases: Iterable[Case], path: Path) -> None:
     partial.replace(path)
 
 
+def case_text(case: Case) -> str:
+    """Return a case as the canonical JSON whose sha-256 is its digest."""
+    return canonical_json({"kind": "case", **case.model_dump(mode="json")})
+
+
+def case_digest(case: Case) -> str:
+    """Return the sha-256 of one case: 64 hexadecimal digits."""
+    return hashlib.sha256(case_text(case).encode()).hexdigest()
+
+
 def cases_digest(cases: Sequence[Case]) -> str:
     """Return the sha-256 of a set of cases, whatever their order: 64 hexadecimal digits."""
-    return content_hash(sorted((case.model_dump(mode="json") for case in cases), key=canonical_json))
+    return digest_of([case_digest(case) for case in cases])
+
+
+def digest_of(digests: Sequence[str]) -> str:
+    """Return the digest of the set of cases that have these digests; the cases need not be at hand."""
+    return content_hash(sorted(digests))
 
 
 def _parse(path: Path, number: int, line: str) -> Case:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,25 +43,33 @@ def escape(text: str, longest: int = 120) -> str:
     return re.sub("[&<>]", lambda mark: _ENTITIES[mark[0]], escaped)
 
 
-def render(content: Mapping[str, Any], report_hash: str) -> str:
-    """Return the page of one report, given its content and hash."""
+def render(content: Mapping[str, Any], report_hash: str, texts: Mapping[str, str]) -> str:
+    """Return the page of one report, given its content, its hash and the texts that are at hand, by digest."""
     baseline = content["baseline"]
     beside = {None: "no baseline", "production": "production", "keyword": "keyword baseline"}[
         baseline["kind"] if baseline else None
     ]
     parts = [
-        f"## {content['verdict']}: {_SAYS[content['verdict']]}",
+        f"## {content['verdict']}: {_says(content)}",
         _introduction(content),
-        *_warnings(content),
+        *_warnings(content, texts),
         "### Rules",
         _table(["rule", "outcome", "reason"], map(_rule_row, content["outcomes"])),
         *_notes(content),
         f"### {beside.capitalize()} → candidate",
         _figures(content["figures"]),
-        *_examples(content),
+        *_examples(content, texts),
         _origin(content, report_hash),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _says(content: Mapping[str, Any]) -> str:
+    if not content["gate"]["dry_run"]:
+        return _SAYS[content["verdict"]]
+    undone = any(r["outcome"] in ("fail", "missing", "inconclusive") for r in content["outcomes"])
+    found = "see the rules below" if undone else "every rule passed, and even so this is not a pass"
+    return f"**this is a dry run** (`dry_run: true` in the gate's section): {found}."
 
 
 def _introduction(content: Mapping[str, Any]) -> str:
@@ -71,7 +80,7 @@ def _introduction(content: Mapping[str, Any]) -> str:
     return f"Candidate `{_code(str(release))}` against {against}, on {cases['count']} questions ({slices})."
 
 
-def _warnings(content: Mapping[str, Any]) -> Iterator[str]:
+def _warnings(content: Mapping[str, Any], texts: Mapping[str, str]) -> Iterator[str]:
     cases = content["cases"]
     if cases["synthetic"]:
         yield (
@@ -80,12 +89,25 @@ def _warnings(content: Mapping[str, Any]) -> Iterator[str]:
             "answers."
         )
     for side in ("candidate", "baseline"):
-        results = content[side]["results"] if content[side] else []
-        failed = [r for r in results if r["error"] is not None]
+        measured = [(r["id"], r[side]) for r in content["results"] if r[side]]
+        failed = [(key, found) for key, found in measured if found["error"] is not None]
         if failed:
-            listed = [f"- {escape(r['case']['id'])}: {escape(r['error'])}" for r in failed[:MOST_EXAMPLES]]
+            listed = [
+                f"- {escape(key)}: {escape(_error(found, texts))}" for key, found in failed[:MOST_EXAMPLES]
+            ]
             more = f"\n- and {len(failed) - MOST_EXAMPLES} more" if len(failed) > MOST_EXAMPLES else ""
             yield f"**{len(failed)} questions were not measured ({side}):**\n\n" + "\n".join(listed) + more
+
+
+def _error(found: Mapping[str, Any], texts: Mapping[str, str]) -> str:
+    """Return what went wrong with one question: in full where the text is at hand, else its kind."""
+    text = texts.get(found["output"] or "")
+    return str((text and json.loads(text)["error"]) or found["error"])
+
+
+def _question(digest: str, texts: Mapping[str, str]) -> str:
+    """Return the question of a case as one line of Markdown."""
+    return escape(json.loads(texts[digest])["question"]) if digest in texts else "*erased*"
 
 
 def _rule_row(result: Mapping[str, Any]) -> list[str]:
@@ -125,15 +147,12 @@ def _figure(figure: Mapping[str, Any] | None) -> str:
     return (" → ".join(sides) if figure["baseline"] is not None else sides[1]) + lost
 
 
-def _examples(content: Mapping[str, Any]) -> Iterator[str]:
+def _examples(content: Mapping[str, Any], texts: Mapping[str, str]) -> Iterator[str]:
     """Yield the questions whose quality fell and rose most."""
-    if not content["baseline"]:
-        return
-    before = {r["case"]["id"]: r["scores"].get("quality") for r in content["baseline"]["results"]}
     changed = [
-        (r["scores"]["quality"] - old, r["case"]["id"], r["case"]["question"])
-        for r in content["candidate"]["results"]
-        if "quality" in r["scores"] and (old := before[r["case"]["id"]]) is not None
+        (r["candidate"]["scores"]["quality"] - r["baseline"]["scores"]["quality"], r["id"], r["case"])
+        for r in content["results"]
+        if r["baseline"] and all("quality" in r[side]["scores"] for side in ("candidate", "baseline"))
     ]
     for title, chosen in (
         ("Questions answered worse", sorted(c for c in changed if c[0] < 0)),
@@ -144,7 +163,7 @@ def _examples(content: Mapping[str, Any]) -> Iterator[str]:
             yield f"### {title}: {len(chosen)}"
             yield _table(
                 ["case", "question", "quality"],
-                ([escape(key), escape(question), f"{change:+.2f}"] for change, key, question in shown),
+                ([escape(key), _question(case, texts), f"{change:+.2f}"] for change, key, case in shown),
             )
 
 

@@ -22,6 +22,8 @@ The answer's text is scored by the comparison of ``_text``:
   else facts covered times the lower of groundedness and citation validity (a chain of evidence is as strong
   as its weakest link, and facts that nobody can check count for nothing). A case without facts counts as
   covered when it cites an expected document. Without retrieval there is nothing to cite: facts alone count.
+- good: 1 when the quality is at least 0.5, else 0; so a refusal is good where it is the right answer.
+- cost: what the answer's tokens cost, in the currency of the price table.
 """
 
 from __future__ import annotations
@@ -34,10 +36,26 @@ from typing import Literal
 
 from llmops.evaluation._cases import Case
 from llmops.evaluation._text import Statement, Words, statements, supports, words_of
+from llmops.llm import Usage
 
-__all__ = ["METRICS", "Metric", "Observation", "RetrievedChunk", "mrr", "ndcg", "recall", "score_answer"]
+__all__ = [
+    "JUDGED",
+    "METRICS",
+    "Metric",
+    "Observation",
+    "RetrievedChunk",
+    "metric_of",
+    "mrr",
+    "ndcg",
+    "recall",
+    "score_answer",
+]
 
 DEPTH = 10
+JUDGED = "judge_"
+"""How the name of a metric begins that a judge of the gate gives."""
+
+_GOOD = 0.5
 _FACT = {"words": 0.8, "pairs": 0.4}
 _GROUND = {"words": 0.7, "pairs": 0.4}
 
@@ -65,27 +83,44 @@ class RetrievedChunk:
 
 @dataclass(frozen=True)
 class Observation:
-    """What an assistant did with one question; ``retrieved`` is None when it retrieves by no means."""
+    """What an assistant did with one question; ``retrieved`` is None when it retrieves by no means.
+
+    ``usage`` are the tokens of a language model, as its endpoint counted them; ``cost`` is what they cost,
+    in the currency of the price table. ``unpriced`` says why the cost is not known though there is one.
+    """
 
     text: str
     refused: bool
     retrieved: tuple[RetrievedChunk, ...] | None
     latency_seconds: float
+    usage: Usage | None = None
+    cost: float | None = None
+    unpriced: str | None = None
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How scores of cases become one figure: which score, which statistic, which direction is better."""
+    """How scores of cases become one figure: which score, which statistic, which direction is better.
+
+    ``per`` is the score that a ratio divides the sum by. ``bounded`` says that scores lie between 0 and 1.
+    """
 
     score: str
-    statistic: Literal["mean", "p95"] = "mean"
+    statistic: Literal["mean", "p95", "ratio"] = "mean"
     higher_is_better: bool = True
     answerable_only: bool = False
+    bounded: bool = True
     unit: str = ""
+    per: str | None = None
 
-    def may_apply(self, case: Case) -> bool:
-        """Return whether a case could have this score."""
-        return not (self.answerable_only and case.unanswerable)
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Return the scores that a case must have to count."""
+        return (self.score,) if self.per is None else (self.score, self.per)
+
+    def may_apply(self, slice_name: str) -> bool:
+        """Return whether a case of that slice could have this score."""
+        return not (self.answerable_only and slice_name == "unanswerable")
 
 
 METRICS: Mapping[str, Metric] = {
@@ -97,8 +132,17 @@ METRICS: Mapping[str, Metric] = {
     "groundedness": Metric("groundedness"),
     "citation_validity": Metric("citation_validity"),
     "correct_refusal": Metric("correct_refusal"),
-    "latency_p95_seconds": Metric("latency_seconds", "p95", higher_is_better=False, unit=" s"),
+    "latency_p95_seconds": Metric("latency_seconds", "p95", higher_is_better=False, bounded=False, unit=" s"),
+    "cost_per_answer": Metric("cost", higher_is_better=False, bounded=False),
+    "cost_per_good_answer": Metric("cost", "ratio", higher_is_better=False, bounded=False, per="good"),
 }
+
+
+def metric_of(name: str) -> Metric | None:
+    """Return the metric called ``name``, a judge's one included; None when there is none."""
+    if name.startswith(JUDGED):
+        return Metric(name)
+    return METRICS.get(name)
 
 
 def recall(ranked: Sequence[str], relevant: Mapping[str, float], k: int = DEPTH) -> float:
@@ -148,6 +192,9 @@ def score_answer(case: Case, observation: Observation) -> dict[str, float]:
         scores["citation_validity"] = _citation_validity(said, sources)
     if case.unanswerable or case.facts or observation.retrieved is not None:
         scores["quality"] = _quality(case, observation, scores)
+        scores["good"] = float(scores["quality"] >= _GOOD)
+    if observation.cost is not None:
+        scores["cost"] = observation.cost
     return scores
 
 

@@ -21,7 +21,17 @@ from llmops.release._code import code_digest
 from llmops.release._confirm import confirm
 from llmops.release._copies import keep_in_delta, keep_in_mlflow, kept_heads
 from llmops.release._difference import Difference, differences
-from llmops.release._evaluation import decide_release, evaluate_release
+from llmops.release._evaluation import decide_release, evaluate_release, power_in_production
+from llmops.release._gate_texts import (
+    GateText,
+    ReportedCase,
+    ReportedOutput,
+    erase_gate_text,
+    find_report,
+    production_report,
+    read_gate_texts,
+    report_cases,
+)
 from llmops.release._generations import (
     chunkers_in_use,
     load_embedder,
@@ -60,12 +70,15 @@ __all__ = [
     "ApprovalRequest",
     "Check",
     "Difference",
+    "GateText",
     "LedgerCheck",
     "LedgerEntry",
     "LoadedRelease",
     "Notary",
     "Receipt",
     "ReleaseSummary",
+    "ReportedCase",
+    "ReportedOutput",
     "RunReference",
     "StoredReport",
     "alias_doubt",
@@ -81,9 +94,11 @@ __all__ = [
     "decide_release",
     "differences",
     "ensure_generation",
+    "erase_gate_text",
     "evaluate_release",
     "evaluation_cases",
     "find_release",
+    "find_report",
     "keep_in_delta",
     "keep_in_mlflow",
     "kept_heads",
@@ -96,12 +111,16 @@ __all__ = [
     "open_approval",
     "own_chunks",
     "owner_of_key",
+    "power_in_production",
     "production_release",
+    "production_report",
     "promote",
+    "read_gate_texts",
     "read_manifest",
     "read_report",
     "receipt",
     "registry_of",
+    "report_cases",
     "report_replica",
     "request_of_run",
     "request_text",

@@ -13,6 +13,7 @@ from llmops.errors import ConfigurationError, MissingInput
 from llmops.evaluation import Case, cases_digest, derive_cases, load_cases, save_cases
 from llmops.index import Generation, create_generation, generation_id
 from llmops.lakehouse import LakeTable
+from llmops.llm import load_prices
 from llmops.manifest import ArtifactPin, IndexPin, Manifest, content_hash
 from llmops.registry import Registry
 from llmops.release._code import code_digest, commit, committers, is_dirty
@@ -59,6 +60,7 @@ def assemble(
         retrieval=assistant.retrieval.model_dump(mode="json"),
         guardrails={},
         evaluation_digest=cases_digest(cases),
+        prices_digest=load_prices().digest,
         gate_digest=content_hash(assistant.gate.model_dump(mode="json")),
         committers=wrote,
         authors=people,
