@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,8 +11,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from llmops.evaluation import Case, cases_digest, save_cases
-from llmops.manifest import Manifest, canonical_json, content_hash
+from llmops.evaluation import (
+    Case,
+    GateRules,
+    Observation,
+    Rule,
+    cases_digest,
+    decide,
+    evaluate,
+    save_cases,
+)
+from llmops.manifest import Manifest
 from llmops.release import (
     Actor,
     ApprovalRequest,
@@ -25,6 +33,7 @@ from llmops.release import (
     request_of_run,
     stage,
 )
+from llmops.release._gate_texts import save_gate_texts, with_texts
 from llmops.release._statement import Statement, sign_statement
 from llmops.release._store import save_manifest, save_report
 from llmops.settings import Environment
@@ -67,18 +76,19 @@ def url(environment: Environment) -> str:
     return environment.database_url.get_secret_value()
 
 
-GATE: dict[str, Any] = {"rules": [], "approval": "notary"}
-"""The settings of a gate, as reports carry them."""
+CASES = [Case(id="one", question="Why?", slice="unanswerable")]
+GATE = GateRules(rules=(Rule(metric="quality", minimum=0.5),), resamples=1_000)
+PERSONAL = GATE.model_copy(update={"approval": "personal"})
+"""The rules of a gate that also asks for the approver's own signature."""
 
 
 @pytest.fixture
 def release(environment: Environment, url: str) -> Callable[..., str]:
     """Store a manifest that answers without retrieval; ``prompt`` makes it differ."""
-    cases = [Case(id="one", question="Why?", slice="unanswerable")]
-    digest = cases_digest(cases)
-    save_cases(cases, Path(environment.table_root("guide")) / "_cases" / f"{digest}.jsonl")
+    digest = cases_digest(CASES)
+    save_cases(CASES, Path(environment.table_root("guide")) / "_cases" / f"{digest}.jsonl")
 
-    def make(prompt: str = "a", gate: dict[str, Any] = GATE, **changes: Any) -> str:
+    def make(prompt: str = "a", gate: GateRules = GATE, **changes: Any) -> str:
         values: dict[str, Any] = {
             "assistant": "guide",
             "environment": "dev",
@@ -92,7 +102,7 @@ def release(environment: Environment, url: str) -> Callable[..., str]:
             "retrieval": {"kind": "none"},
             "guardrails": {},
             "evaluation_digest": digest,
-            "gate_digest": content_hash(gate),
+            "gate_digest": gate.digest,
             "committers": (),
             "prices_digest": "p",
             "authors": ("author",),
@@ -104,17 +114,25 @@ def release(environment: Environment, url: str) -> Callable[..., str]:
 
 @pytest.fixture
 def report(url: str) -> Callable[..., str]:
-    """Store a gate report of a release."""
+    """Evaluate an assistant that refuses rightly (PASS), wrongly does not (FAIL) or breaks (INCOMPLETE), and decide."""
 
     def make(
-        release_id: str, verdict: str = "PASS", baseline: str | None = None, gate: dict[str, Any] = GATE
+        release_id: str, verdict: str = "PASS", baseline: str | None = None, gate: GateRules = GATE
     ) -> str:
-        text = canonical_json({"verdict": verdict, "gate": gate, "nonce": secrets.token_hex(8)})
-        report_hash = hashlib.sha256(text.encode()).hexdigest()
-        save_report(
-            url, StoredReport(report_hash, release_id, baseline, verdict, text, f"Verdict: {verdict}")
+        def answer(question: str) -> Observation:
+            if verdict == "INCOMPLETE":
+                raise RuntimeError("broken")
+            return Observation("No.", verdict == "PASS", None, 0.1)
+
+        evaluation = evaluate(CASES, answer, label="candidate")
+        save_gate_texts(url, evaluation.texts)
+        made = decide(
+            gate, evaluation, None, context={"release_id": release_id, "nonce": secrets.token_hex(8)}
         )
-        return report_hash
+        assert made.verdict == verdict
+        page = with_texts(url, made).markdown()
+        save_report(url, StoredReport(made.report_hash, release_id, baseline, verdict, made.json(), page))
+        return made.report_hash
 
     return make
 

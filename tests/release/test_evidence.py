@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -26,13 +25,13 @@ from llmops.release._ledger import newest_move
 from llmops.release._statement import RELEASES, PersonalSignature
 from llmops.settings import Environment
 from llmops.signing import SigningKey
+from release.conftest import PERSONAL
 from support.services import FreshDatabase
 
 Make = Callable[..., str]
 Ask = Callable[..., ApprovalRequest]
 Record = Callable[..., None]
 AUTHOR = Actor("author", "Airflow login")
-PERSONAL: dict[str, Any] = {"rules": [], "approval": "personal"}
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,10 +16,11 @@ from pydantic import SecretStr
 
 from llmops.assistant import Approval
 from llmops.errors import IntegrityError, ServiceUnavailable
-from llmops.manifest import Manifest, PromptPin
+from llmops.manifest import Manifest, PromptPin, canonical_json
 from llmops.release import (
     ApprovalRequest,
     Notary,
+    StoredReport,
     approval_of,
     ledger,
     list_releases,
@@ -31,8 +33,10 @@ from llmops.release import (
 from llmops.release._judge import Finding, Hearing, judge
 from llmops.release._ledger import SignedHead, open_head, signed_heads
 from llmops.release._statement import PersonalSignature, open_statement
+from llmops.release._store import save_report
 from llmops.settings import Environment
 from llmops.signing import SigningKey
+from release.conftest import GATE, PERSONAL
 from support.services import FreshDatabase
 
 Make = Callable[..., str]
@@ -353,11 +357,44 @@ def test_the_notary_records_an_approval_only_of_a_pass_in_its_own_environment(
         assert (recorded.approver, "is FAIL" in recorded.reason) == (None, True)
 
 
+def test_the_notary_decides_again_and_rejects_a_report_that_does_not_come_out_the_same(
+    notary: Watch, release: Make, report: Make, forged: Ask, approving: Approving, url: str
+) -> None:
+    """A task can store any report; its verdict has to follow from its scores."""
+    release_id = release()
+    content = json.loads(read_report(url, report(release_id, "FAIL")).report)
+    content["verdict"] = "PASS"
+    text = canonical_json(content)
+    lied = hashlib.sha256(text.encode()).hexdigest()
+    save_report(url, StoredReport(lied, release_id, None, "PASS", text, "All is well."))
+    asked = forged(release_id, lied)
+    notary(Reader({asked.run_id: approving(asked)})).turn()
+    recorded = approval_of(url, asked.nonce)
+    assert recorded is not None
+    assert recorded.decision == "rejected"
+    assert "decided again" in recorded.reason
+
+
+def test_the_notary_rejects_a_page_that_is_not_the_reports_own(
+    notary: Watch, release: Make, report: Make, ask: Ask, approving: Approving, url: str
+) -> None:
+    """The page that approvers read is no part of the report's hash; it has to be what the report gives."""
+    release_id = release()
+    asked = ask(release_id, report(release_id))
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE gate_reports SET markdown = 'All is well.'")
+    notary(Reader({asked.run_id: approving(asked)})).turn()
+    recorded = approval_of(url, asked.nonce)
+    assert recorded is not None
+    assert recorded.decision == "rejected"
+    assert "page" in recorded.reason
+
+
 def test_the_notary_rejects_a_report_of_other_rules_than_the_release_pins(
     notary: Watch, release: Make, report: Make, forged: Ask, approving: Approving, url: str
 ) -> None:
-    release_id = release(gate={"rules": [], "approval": "personal"})
-    asked = forged(release_id, report(release_id, gate={"rules": [], "approval": "notary"}))
+    release_id = release(gate=PERSONAL)
+    asked = forged(release_id, report(release_id, gate=GATE))
     watching = notary(Reader({asked.run_id: answer()}))
     assert watching.turn() == 1
     recorded = approval_of(url, asked.nonce)
@@ -398,9 +435,8 @@ def test_a_personal_gate_is_settled_only_with_the_approvers_own_signature(
     environment: Environment,
     url: str,
 ) -> None:
-    gate = {"rules": [], "approval": "personal"}
-    release_id = release(gate=gate)
-    asked = ask(release_id, report(release_id, gate=gate))
+    release_id = release(gate=PERSONAL)
+    asked = ask(release_id, report(release_id, gate=PERSONAL))
     watching = notary(Reader({asked.run_id: approving(asked)}))
     assert watching.turn() == 0  # no file of reviewers' keys: it waits, and says so in its log
     mine, other = SigningKey.generate(), SigningKey.generate()

@@ -14,8 +14,10 @@ from psycopg.rows import class_row
 from llmops.assistant import load_assistant
 from llmops.database import connect
 from llmops.errors import IntegrityError, LlmopsError, NotApproved
+from llmops.evaluation import GateReport, replay
 from llmops.heartbeat import Heartbeat
 from llmops.release._approval import ApprovalRequest, gate_settings, request_text, require_pass
+from llmops.release._gate_texts import with_texts
 from llmops.release._judge import Finding, Hearing, body_hash, judge
 from llmops.release._ledger import (
     NewEntry,
@@ -122,6 +124,8 @@ class Notary:
         try:
             hearing = self._hear(request)
             finding = judge(hearing, datetime.now(UTC))
+            if finding is not None and finding.decision == "approved":
+                self._require_same_verdict(request)
         except (NotApproved, IntegrityError) as objection:
             finding = Finding("rejected", None, str(objection), "airflow", None)
         if finding is None:
@@ -154,6 +158,21 @@ class Notary:
             needs_signature=needs_signature,
             people=self._environment.people,
         )
+
+    def _require_same_verdict(self, request: ApprovalRequest) -> None:
+        """Raise NotApproved unless the report's verdict follows from its scores, and its page from the report.
+
+        Any task can store a report: what its rules make of its scores is decided again here.
+        """
+        stored = read_report(self._url, request.report_hash)
+        report = GateReport.parse(stored.report, stored.report_hash)
+        if not replay(report).equal:
+            raise NotApproved(
+                f"report {request.report_hash[:12]} was decided again from its own scores and came out otherwise: "
+                f"`llmops gate replay {request.report_hash[:12]}` shows where"
+            )
+        if with_texts(self._url, report).markdown() != stored.markdown:
+            raise NotApproved(f"the page of report {request.report_hash[:12]} is not what the report gives")
 
     def _record(
         self, request: ApprovalRequest, hearing: Hearing | None, finding: Finding, valid: timedelta
