@@ -134,6 +134,7 @@ class Drill:
         return self.stack.client("author").trigger(_DAG, {"assistant": ASSISTANT})
 
     def _run(self, dag_id: str) -> None:
+        self.stack.client("admin").unpause(dag_id)
         author = self.stack.client("author")
         run_id = author.trigger(dag_id, {"assistant": ASSISTANT})
         if author.wait_for_run(dag_id, run_id, timeout_seconds=_RELEASE_SECONDS) != "success":
