@@ -17,6 +17,7 @@ from llmops.release._assemble import (
     own_chunks,
     registry_of,
 )
+from llmops.release._attempts import Attempt, chosen_options, record_attempt
 from llmops.release._code import code_digest
 from llmops.release._confirm import confirm
 from llmops.release._copies import keep_in_delta, keep_in_mlflow, kept_heads
@@ -68,6 +69,7 @@ __all__ = [
     "Alias",
     "Approval",
     "ApprovalRequest",
+    "Attempt",
     "Check",
     "Difference",
     "GateText",
@@ -87,6 +89,7 @@ __all__ = [
     "build_chain",
     "check_key_is_private",
     "check_ledger",
+    "chosen_options",
     "chunkers_in_use",
     "code_digest",
     "confirm",
@@ -119,6 +122,7 @@ __all__ = [
     "read_manifest",
     "read_report",
     "receipt",
+    "record_attempt",
     "registry_of",
     "report_cases",
     "report_replica",
