@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-__all__ = ["ReleaseBoardPlugin"]
+__all__ = ["PREFIX", "ReleaseBoardPlugin"]
 
 PREFIX = "/release-board"
 
@@ -22,8 +22,20 @@ def _recorder(app: Any) -> Any:
     return AttemptRecorder(app)
 
 
+async def _board(scope: Any, receive: Any, send: Any) -> None:
+    """Pass one request to the pages."""
+    from release_board.app import shared_board
+
+    await shared_board()(scope, receive, send)
+
+
 class ReleaseBoardPlugin(AirflowPlugin):
     """What Airflow's API server takes from here."""
 
     name = "release_board"
     fastapi_root_middlewares = [{"name": "Record of answers to approval requests", "middleware": _recorder}]  # noqa: RUF012
+    fastapi_apps = [{"app": _board, "url_prefix": PREFIX, "name": "Release board"}]  # noqa: RUF012
+    # Without a route of Airflow's own pages it opens in a tab: a frame could not link to the required action.
+    external_views = [  # noqa: RUF012
+        {"name": "Releases", "href": f"{PREFIX[1:]}/", "destination": "nav", "nav_top_level": True}
+    ]
