@@ -80,6 +80,7 @@ class Story:
             "retrieval": {"kind": "none"},
             "guardrails": {},
             "evaluation_digest": "e" * 64,
+            "prices_digest": "p" * 64,
             "gate_digest": "9" * 64,
             "committers": (self.text,),
             "authors": ("author", self.text),
