@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -145,12 +146,17 @@ def loop() -> Iterator[Loop]:
         home = Path(folder) / "home"
         make_history(Path(folder) / "repository")
         _assistants(home, Path(folder) / "repository", llm.url)
+        dags = Path(folder) / "dags"
+        shutil.copytree(Path(__file__).resolve().parents[2] / "dags", dags)
+        shutil.copytree(Path(__file__).resolve().parent / "dags", dags / "attacks")
         stack = Stack(
-            home, ports={name: 0 for name in ("airflow", "mlflow", "serving", "follower", "notary")}
+            home,
+            ports={name: 0 for name in ("airflow", "mlflow", "serving", "follower", "notary")},
+            dags=dags,
         )
         try:
             stack.up()
-            for path in (Path(__file__).resolve().parents[2] / "dags").rglob("*.py"):
+            for path in dags.rglob("*.py"):
                 stack.client().wait_for_dag(path.stem)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("LLMOPS_HOME", str(home))

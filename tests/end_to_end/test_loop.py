@@ -201,6 +201,9 @@ def test_no_author_can_approve_and_a_rejection_promotes_nothing(loop: Loop) -> N
         assert (states["ask_reviewer"], states["promote"]) == ("success", "skipped")
         assert states["await_approval"] == "skipped"
         assert ledger(url, name, "production") == before[name]
+    said = {name: [e.reason for e in ledger(url, name) if e.action == "reject"] for name in runs}
+    assert "reviewer chose Reject" in said["prompted"]
+    assert "author is an author of this release; somebody else must approve it" in said["direct"]
 
 
 def test_a_rollback_needs_an_earlier_release_and_is_recorded(loop: Loop) -> None:
@@ -241,7 +244,8 @@ def test_the_lifecycle_runs_every_step_in_order_and_waits_for_the_person_twice(l
     assert len(answered) == 2
     url = loop.environment.database_url.get_secret_value()
     base, tuned = (read_manifest(url, entry.to_release) for entry in ledger(url, "manual", "production"))
-    assert base.authors == tuned.authors == ("author",)
+    assert base.authors == tuned.authors
+    assert {"author", *(base.committers or ())} == set(base.authors)
     assert base.embedder is not None
     assert tuned.embedder is not None
     assert base.embedder.fingerprint != tuned.embedder.fingerprint

@@ -1,0 +1,103 @@
+"""Nobody gets a release into production without a person's approval of it: tried on the running stack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from end_to_end.conftest import PROMPT, Loop
+from end_to_end.test_loop import awaits_a_person, change, in_production
+from llmops.errors import LlmopsError
+from llmops.release import Actor, RunReference, approval_of, ledger, request_of_run, roll_back
+from support.stacks import wait_until
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+
+
+def waiting(loop: Loop, assistant: str, prompt: str) -> tuple[str, dict[str, Any]]:
+    """Return a release run that waits for its approval, and the task instance that asks."""
+    in_production(loop, assistant)
+    change(loop, assistant, prompt=prompt)
+    author = loop.client("author")
+    run_id = author.trigger("release_assistant", {"assistant": assistant})
+    wait_until(lambda: awaits_a_person(author.tasks("release_assistant", run_id)), 300)
+    (asking,) = (t for t in author.tasks("release_assistant", run_id) if t["task_id"] == "ask_reviewer")
+    return run_id, asking
+
+
+def url_of(loop: Loop) -> str:
+    return loop.environment.database_url.get_secret_value()
+
+
+def production(loop: Loop, assistant: str) -> list[str | None]:
+    """Return every release that was in production."""
+    return [entry.to_release for entry in ledger(url_of(loop), assistant, "production")]
+
+
+def served(loop: Loop, assistant: str) -> str:
+    body = {"model": assistant, "messages": [{"role": "user", "content": "What does a red flag mean?"}]}
+    answer = httpx.post(f"{loop.stack.addresses['serving']}/v1/chat/completions", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["release"])
+
+
+def entered(loop: Loop, assistant: str, action: str) -> list[tuple[str, str]]:
+    return [(e.actor, e.reason) for e in ledger(url_of(loop), assistant) if e.action == action]
+
+
+def test_a_malicious_task_promotes_nothing_and_what_it_tried_is_shown(loop: Loop) -> None:
+    run_id, asking = waiting(loop, "fresh", "Be bold. " + PROMPT)
+    before = production(loop, "fresh")
+    attack, state = loop.run("attack_release", {"run_id": run_id, "task_instance": asking["id"]})
+    said = loop.client().result("attack_release", attack, "attack")
+    assert state == "success", said
+    assert said["read the connection"].startswith("done"), "connections are no secret to a task"
+    assert said["set a variable"].startswith("done")
+    for forbidden in ("insert an approval", "update the ledger", "enter a decision"):
+        assert said[forbidden].startswith("InsufficientPrivilege"), said[forbidden]
+    assert said["promote directly"].startswith("NotApproved"), said
+    assert said["move the alias"].startswith("done"), "MLflow's aliases have no lock"
+    assert said["answer the request"].startswith("done"), "Airflow lets a task answer for nobody"
+    assert loop.client().wait_for_run("release_assistant", run_id, timeout_seconds=300) == "success"
+    states = {t["task_id"]: t["state"] for t in loop.client().tasks("release_assistant", run_id)}
+    assert (states["await_approval"], states["promote"]) == ("skipped", "skipped")
+    assert production(loop, "fresh") == before
+    assert served(loop, "fresh") == before[-1]
+    refused = entered(loop, "fresh", "refuse")
+    assert ("reviewer", True) in [(actor, "recorded no answer" in reason) for actor, reason in refused]
+    assert any("no person answered" in reason for _, reason in entered(loop, "fresh", "reject"))
+    ready = f"{loop.stack.addresses['serving']}/readyz"
+    wait_until(lambda: httpx.get(ready).json()["assistants"]["fresh"]["error"], 30)
+    assert "without a promotion" in httpx.get(ready).json()["assistants"]["fresh"]["error"]
+    roll_back(loop.environment, "fresh", before[-1], Actor("admin", "Airflow login"), "the alias was moved")
+    wait_until(lambda: httpx.get(ready).json()["assistants"]["fresh"]["error"] is None, 30)
+
+
+def test_who_may_not_answer_is_refused_by_airflow_and_entered_and_a_task_marked_done_promotes_nothing(
+    loop: Loop,
+) -> None:
+    run_id, _ = waiting(loop, "direct", "Two words.\n\n{question}")
+    before = production(loop, "direct")
+    for user in ("service", "author", "admin"):
+        with pytest.raises(LlmopsError, match="403"):
+            loop.client(user).answer("release_assistant", run_id, "ask_reviewer", "Approve")
+    wait_until(
+        lambda: {"service", "author", "admin"} <= {a for a, _ in entered(loop, "direct", "refuse")}, 60
+    )
+    admin = loop.client("admin")
+    for task_id in ("ask_reviewer", "await_approval"):
+        admin.request(
+            "PATCH",
+            f"/dags/release_assistant/dagRuns/{run_id}/taskInstances/{task_id}",
+            {"new_state": "success"},
+        )
+    assert admin.wait_for_run("release_assistant", run_id, timeout_seconds=300) == "failed"
+    assert "recorded no answer" in admin.log("release_assistant", run_id, "promote")
+    assert production(loop, "direct") == before
+    request = request_of_run(url_of(loop), RunReference("release_assistant", run_id, "ask_reviewer"))
+    wait_until(lambda: approval_of(url_of(loop), request.nonce) is not None, 60)
+    recorded = approval_of(url_of(loop), request.nonce)
+    assert recorded is not None
+    assert recorded.decision == "rejected"
