@@ -51,11 +51,11 @@ setup: ## Create .venv, or renew it when the lock changed; otherwise do nothing
 
 .PHONY: test
 test: setup ## Run all tests (ARGS="-k words" picks some)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 .PHONY: test-fast
 test-fast: setup ## Run the tests that need neither the whole stack nor more than a minute
-	@$(BIN)/python -m pytest -m "not slow and not stack" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 -m "not slow and not stack" $(ARGS)
 
 .PHONY: lint
 lint: setup ## Check style, types and layers

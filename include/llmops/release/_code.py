@@ -45,6 +45,8 @@ def is_dirty() -> bool:
     if not _is_checkout():
         return False
     status = _git("status", "--porcelain", "--", *_ANSWERS)
+    if status is None:
+        log.warning("%s counts as dirty: Git cannot tell whether everything is committed", include_root().parent)
     return status is None or bool(status.strip())
 
 
