@@ -95,6 +95,7 @@ class Reply:
         return {
             "id": "fake",
             "object": "chat.completion",
+            "created": 0,
             "model": "fake",
             "choices": [choice],
             "usage": self._usage(),
