@@ -80,14 +80,20 @@ def test_equal_scores_give_a_difference_of_exactly_0():
     assert (found.estimate, found.lower, found.upper) == (0, 0, 0)
 
 
-@pytest.mark.parametrize(("questions", "rate"), [(60, 0.05), (100, 0.03), (200, 0.08)])
-def test_few_losses_without_wins_are_not_underestimated(questions, rate):
-    """Without the allowance for what was not asked, up to 16 % pass at a nominal 5 %."""
+@pytest.mark.parametrize(
+    ("questions", "lost", "won"), [(60, 0.0605, 0.01), (100, 0.03, 0.0), (200, 0.08, 0.0)]
+)
+def test_few_losses_and_hardly_a_win_are_not_underestimated(questions, lost, won):
+    """Without the allowance for what was not asked, 8 % of the first pass at a nominal 5 %.
+
+    Losses come in steps of one question; the tolerance is just above such a step, where most pass.
+    """
     passed = 0
     for seed in range(1_000):
-        losses = -(np.random.default_rng(seed).random(questions) < rate).astype(float)
-        found = _bounds(losses, np.zeros(questions), resamples=1_000, seed=seed)
-        passed += found.lower >= -rate
+        draw = np.random.default_rng(seed).random(questions)
+        changes = np.where(draw < lost, -1.0, np.where(draw < lost + won, 1.0, 0.0))
+        found = _bounds(changes, np.zeros(questions), resamples=1_000, seed=seed)
+        passed += found.lower >= won - lost
     assert passed <= _most(1_000, 0.05)
 
 
