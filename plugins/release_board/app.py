@@ -65,9 +65,7 @@ def create_board() -> Board:
     board = Board(
         title="Release board",
         dependencies=[Depends(may_read)],
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
+        openapi_url=None,  # without it there are no pages of documentation either
         redirect_slashes=False,
     )
     board.include_router(pages)

