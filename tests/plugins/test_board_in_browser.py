@@ -130,7 +130,7 @@ def test_a_reader_gets_from_the_list_to_the_required_action_by_keyboard_and_link
     page.get_by_role("link", name=second[:12]).click()
     assert page.get_by_role("heading", level=1).inner_text() == f"Release {second[:12]}"
     assert page.get_by_role("img", name="quality on how-to").first.is_visible()
-    page.get_by_role("link", name="Waiting approvals").click()
+    page.get_by_role("link", name="Approvals", exact=True).click()
     target = page.get_by_role("link", name="Answer in Airflow").get_attribute("href")
     assert target.startswith("/dags/release_assistant/runs/manual__plain%20")
     assert target.endswith("/tasks/ask_reviewer/required_actions")
