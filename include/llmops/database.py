@@ -14,7 +14,16 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from llmops.errors import ConfigurationError, IntegrityError, ServiceUnavailable, WriteConflict
 
-__all__ = ["ROLES", "advisory_lock", "connect", "initialise", "migrate", "on_database"]
+__all__ = [
+    "ROLES",
+    "Database",
+    "advisory_lock",
+    "connect",
+    "connected",
+    "initialise",
+    "migrate",
+    "on_database",
+]
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +67,20 @@ def connect(url: str, *, autocommit: bool = False) -> Iterator[psycopg.Connectio
                 f"the connection to Postgres at {_place(url)} was lost: {str(error).strip()}. Try again; "
                 "is it running? On a laptop: `llmops stack status`"
             ) from error
+
+
+Database = str | psycopg.Connection
+"""A database by its URL, or by a connection that is open already."""
+
+
+@contextlib.contextmanager
+def connected(database: Database) -> Iterator[psycopg.Connection]:
+    """Yield an open connection as it is, or open one to a URL like ``connect``."""
+    if isinstance(database, psycopg.Connection):
+        yield database
+        return
+    with connect(database) as connection:
+        yield connection
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 
-from llmops.errors import IntegrityError
+from llmops.errors import IntegrityError, MissingInput
 from llmops.manifest import Manifest
 from llmops.release import (
     attempts_of,
@@ -25,6 +25,7 @@ from llmops.release import (
     questions_of,
     read_manifest,
     read_report,
+    receipt,
     release_lines,
     report_texts,
     reports_of,
@@ -125,6 +126,19 @@ def approvals(request: Request, here: Here) -> HTMLResponse:
     """Show the requests that wait for an answer."""
     listing = open_questions(here.database_url.get_secret_value())
     return render(request, "approvals.html", listing=listing, now=datetime.now(UTC))
+
+
+@_shown("/receipts")
+def receipts(
+    request: Request, here: Here, answer: Annotated[str | None, Query(max_length=100)] = None
+) -> HTMLResponse:
+    """Show what stands behind one answer, line by line; without an id only the form for it."""
+    wanted = (answer or "").strip()
+    try:
+        found = receipt(here, wanted) if wanted else None
+    except MissingInput:
+        return render(request, "receipt.html", status=404, answer=wanted, found=None)
+    return render(request, "receipt.html", answer=wanted, found=found)
 
 
 @_shown("/ledger")

@@ -343,3 +343,22 @@ def test_the_reader_of_the_board_needs_no_more_than_the_workers_rights(
     story.whole()
     assert "llmops_worker" in environment.database_url.get_secret_value()
     assert board_assistants(environment.database_url.get_secret_value()) == ("guide",)
+
+
+def test_the_receipt_of_an_answer_shows_each_line_and_escapes_everything(
+    story: Story, page: Any, client: Any, database: Any
+) -> None:
+    from llmops.answers import AnswerOutcome, close_answer, open_answer
+
+    assert 'name="answer"' in page("/receipts")
+    missing = client.get("/receipts", params={"answer": '"><b>x'})
+    assert (missing.status_code, "<b>" in missing.text) == (404, False)
+    serving = database.url("llmops_serving")
+    hostile = "<script>alert(1)</script>"
+    answer = open_answer(serving, assistant="guide", release_id="a" * 64, question=hostile)
+    close_answer(serving, answer, AnswerOutcome(hostile))
+    shown = page(f"/receipts?answer={answer}")
+    assert "<script>" not in shown
+    assert hostile in _text(shown)
+    assert "1 of 3 lines name a fault" in _text(shown)
+    assert "no release" in _text(shown)

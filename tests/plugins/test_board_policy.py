@@ -20,7 +20,16 @@ from release_board.app import create_board
 from release_board.pages import environment as board_environment
 from release_board.policy import DAG, may_read
 
-PATHS = ["/", "/approvals", "/ledger", "/releases/aaaaaaaa", "/nothing/here", "/docs", "/openapi.json"]
+PATHS = [
+    "/",
+    "/approvals",
+    "/ledger",
+    "/receipts",
+    "/releases/aaaaaaaa",
+    "/nothing/here",
+    "/docs",
+    "/openapi.json",
+]
 
 
 # --- who may see it
@@ -72,7 +81,7 @@ def test_a_login_that_may_not_read_the_dag_gets_403(
 def test_a_reader_sees_pages_and_404_where_there_is_none(airflow_login: Any, client: TestClient) -> None:
     client.headers["Authorization"] = "Bearer reader"
     found = [client.get(path).status_code for path in PATHS]
-    assert found == [200, 200, 200, 404, 404, 404, 404]
+    assert found == [200, 200, 200, 200, 404, 404, 404, 404]
     assert client.post("/").status_code == 405
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -485,6 +486,24 @@ def test_refused_answers_that_reached_airflow_come_into_the_ledger_once(
         ("refuse", "viewer", release_id),
     ]
     assert "status 403" in entries[0].reason
+
+
+def test_one_person_cannot_fill_the_ledger_with_refusals(
+    notary: Watch, release: Make, report: Make, ask: Ask, url: str
+) -> None:
+    release_id = release()
+    asked = ask(release_id, report(release_id))
+    with psycopg.connect(url) as connection:
+        for person in ("author",) * 30 + ("viewer",):
+            connection.execute(
+                "INSERT INTO approval_attempts (dag_id, run_id, task_id, person, chosen, status) "
+                "VALUES (%s, %s, %s, %s, 'Approve', 403)",
+                (asked.dag_id, asked.run_id, asked.task_id, person),
+            )
+    watching = notary(Reader({}))
+    for _ in range(3):
+        watching.turn()
+    assert Counter(entry.actor for entry in ledger(url, "guide")) == {"author": 10, "viewer": 1}
 
 
 def test_the_notary_signs_how_the_ledger_ends_and_hands_the_head_on_until_it_is_kept(

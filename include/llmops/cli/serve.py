@@ -12,6 +12,8 @@ from llmops.settings import Environment, assistant_names, load_environment
 _DEFAULT = "library_guide"
 _CONNECTIONS = 256
 _GRACE_SECONDS = 15
+_IDLE_SECONDS = 75
+"""Longer than clients keep idle connections, so that they close them: else a request may meet a closing one."""
 
 
 class _Production:
@@ -68,5 +70,6 @@ def command(
         access_log=False,
         server_header=False,
         limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from psycopg.rows import class_row
 
-from llmops.database import connect
+from llmops.database import Database, connect, connected
 from llmops.errors import IntegrityError, MissingInput, NotApproved
 from llmops.manifest import Manifest, content_hash
 from llmops.release._statement import Approval, Statement, notary_keys, open_statement
@@ -154,9 +154,9 @@ def require_pass_of(manifest: Manifest, report: StoredReport) -> None:
     gate_settings(manifest, report)
 
 
-def approval_of(url: str, nonce: UUID) -> Approval | None:
+def approval_of(database: Database, nonce: UUID) -> Approval | None:
     """Return what the notary recorded for a request, or None while it is open."""
-    with connect(url) as connection, connection.cursor(row_factory=class_row(Approval)) as cursor:
+    with connected(database) as connection, connection.cursor(row_factory=class_row(Approval)) as cursor:
         cursor.execute("SELECT * FROM approvals WHERE nonce = %s", (nonce,))
         return cursor.fetchone()
 

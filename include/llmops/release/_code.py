@@ -46,7 +46,9 @@ def is_dirty() -> bool:
         return False
     status = _git("status", "--porcelain", "--", *_ANSWERS)
     if status is None:
-        log.warning("%s counts as dirty: Git cannot tell whether everything is committed", include_root().parent)
+        log.warning(
+            "%s counts as dirty: Git cannot tell whether everything is committed", include_root().parent
+        )
     return status is None or bool(status.strip())
 
 

@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from llmops.database import connect
+from llmops.database import Database, connect, connected
 from llmops.errors import SignatureInvalid
 from llmops.manifest import canonical_json
 from llmops.signing import AllowedSigners, SigningKey
@@ -165,10 +165,10 @@ def current_release(
 
 
 def newest_move(
-    url: str, assistant: str, alias: Alias, *, action: Move | None = None, to: str | None = None
+    database: Database, assistant: str, alias: Alias, *, action: Move | None = None, to: str | None = None
 ) -> LedgerEntry | None:
     """Return the newest entry about an alias, or the newest of one action, or to one release; None without one."""
-    with connect(url) as connection, connection.cursor(row_factory=class_row(LedgerEntry)) as cursor:
+    with connected(database) as connection, connection.cursor(row_factory=class_row(LedgerEntry)) as cursor:
         cursor.execute(
             "SELECT * FROM release_ledger WHERE assistant = %(assistant)s AND alias = %(alias)s "
             "AND (%(action)s::text IS NULL OR action = %(action)s) AND (%(to)s::text IS NULL OR to_release = %(to)s) "

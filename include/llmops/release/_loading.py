@@ -100,14 +100,20 @@ def load_release(environment: Environment, assistant: str) -> LoadedRelease | No
     Raises NotApproved, IntegrityError or SignatureInvalid, before anything is deserialised, unless the ledger's
     entry, the notary's signature under its approval and every pinned file are what they should be.
     """
-    url = environment.database_url.get_secret_value()
-    entry = newest_move(url, assistant, "production")
-    if entry is None or entry.to_release is None:
-        return None
-    manifest = read_manifest(url, entry.to_release)
-    require_not_revoked(url, entry.to_release)
-    evidence_for(environment, manifest, entry)
-    return build_chain(environment, manifest)
+    manifest = _verified(environment, assistant)
+    return build_chain(environment, manifest) if manifest else None
+
+
+def _verified(environment: Environment, assistant: str) -> Manifest | None:
+    """Return the manifest of the production release, with everything that stands behind it verified."""
+    with connect(environment.database_url.get_secret_value()) as connection:
+        entry = newest_move(connection, assistant, "production")
+        if entry is None or entry.to_release is None:
+            return None
+        manifest = read_manifest(connection, entry.to_release)
+        require_not_revoked(connection, entry.to_release)
+        evidence_for(environment, manifest, entry, connection)
+    return manifest
 
 
 def report_replica(

@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 2.0
 _ATTEMPTS = 100
+_MOST_PER_PERSON = 10
 _NAME = "notary"
 
 
@@ -213,14 +214,19 @@ class Notary:
                 append_entry(connection, _entry_of(statement))
 
     def _enter_attempts(self) -> None:
-        """Enter answers that Airflow refused into the ledger, each once."""
+        """Enter answers that Airflow refused into the ledger, each once.
+
+        Of one person about one request only the first few: whoever repeats them cannot fill the ledger.
+        """
         with connect(self._url) as connection:
             refused = connection.execute(
-                "SELECT t.attempt, t.person, t.chosen, t.status, r.assistant, r.release_id, r.report_hash "
-                "FROM approval_attempts t JOIN approval_requests r USING (dag_id, run_id, task_id) "
-                "WHERE t.entry IS NULL AND t.status >= 400 AND t.person IS NOT NULL AND r.environment = %s "
-                "ORDER BY t.attempt LIMIT %s",
-                (self._environment.name, _ATTEMPTS),
+                "SELECT t.attempt, t.person, t.chosen, t.status, r.assistant, r.release_id, r.report_hash FROM ("
+                "  SELECT *, row_number() OVER ("
+                "    PARTITION BY dag_id, run_id, task_id, person ORDER BY attempt) AS place "
+                "  FROM approval_attempts WHERE status >= 400 AND person IS NOT NULL) t "
+                "JOIN approval_requests r USING (dag_id, run_id, task_id) "
+                "WHERE t.entry IS NULL AND t.place <= %s AND r.environment = %s ORDER BY t.attempt LIMIT %s",
+                (_MOST_PER_PERSON, self._environment.name, _ATTEMPTS),
             ).fetchall()
         for attempt, person, chosen, status, assistant, release_id, report_hash in refused:
             with connect(self._url) as connection:

@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg.rows import class_row
 
-from llmops.database import connect
+from llmops.database import Database, connect, connected
 from llmops.errors import IntegrityError, MissingInput
 from llmops.manifest import Manifest, canonical_json, parse_manifest
 
@@ -58,9 +58,9 @@ def save_manifest(url: str, manifest: Manifest) -> str:
     return release_id
 
 
-def read_manifest(url: str, release_id: str) -> Manifest:
+def read_manifest(database: Database, release_id: str) -> Manifest:
     """Return a stored manifest; raise MissingInput if there is none and IntegrityError if it was changed."""
-    with connect(url) as connection:
+    with connected(database) as connection:
         row = connection.execute(
             "SELECT manifest FROM releases WHERE release_id = %s", (release_id,)
         ).fetchone()
@@ -88,9 +88,9 @@ def save_report(url: str, report: StoredReport) -> None:
         )
 
 
-def read_report(url: str, report_hash: str) -> StoredReport:
+def read_report(database: Database, report_hash: str) -> StoredReport:
     """Return a stored gate report; raise MissingInput if there is none and IntegrityError if it was changed."""
-    with connect(url) as connection, connection.cursor(row_factory=class_row(StoredReport)) as cursor:
+    with connected(database) as connection, connection.cursor(row_factory=class_row(StoredReport)) as cursor:
         cursor.execute(
             "SELECT report_hash, release_id, baseline, verdict, report, markdown "
             "FROM gate_reports WHERE report_hash = %s",
@@ -100,12 +100,21 @@ def read_report(url: str, report_hash: str) -> StoredReport:
     if report is None:
         raise MissingInput(f"no gate report {report_hash!r} in the database: run release_assistant again")
     found = hashlib.sha256(report.report.encode()).hexdigest()
-    if found != report_hash or json.loads(report.report)["verdict"] != report.verdict:
+    if found != report_hash or _verdict(report.report) != report.verdict:
         raise IntegrityError(
             f"the text stored as gate report {report_hash!r} hashes to {found!r}, or its verdict is not "
             "the stored one: it was changed after it was decided; run release_assistant again"
         )
     return report
+
+
+def _verdict(text: str) -> Any:
+    """Return the verdict in a report's text, None when it is no report."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return content.get("verdict") if isinstance(content, dict) else None
 
 
 def list_releases(url: str, assistant: str) -> list[ReleaseSummary]:
@@ -126,7 +135,7 @@ def list_releases(url: str, assistant: str) -> list[ReleaseSummary]:
                 ARRAY(SELECT alias FROM heads WHERE to_release = r.release_id ORDER BY alias) AS aliases,
                 EXISTS (SELECT FROM release_ledger l
                         WHERE l.to_release = r.release_id AND l.action = 'revoke') AS revoked,
-                (r.manifest::json ->> 'dirty')::boolean AS dirty
+                r.manifest LIKE '%%"dirty":true%%' AS dirty
             FROM releases r WHERE r.assistant = %(assistant)s ORDER BY r.created_at DESC
             """,
             {"assistant": assistant},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from llmops.database import connect
+from llmops.database import Database, connect, connected
 from llmops.embedding import Embedder
 from llmops.errors import EmbedderMismatch, IntegrityError, MissingInput, NotApproved
 from llmops.index import generations
@@ -42,15 +42,18 @@ class Replica:
     address: str | None
 
 
-def evidence_for(environment: Environment, manifest: Manifest, entry: LedgerEntry) -> Evidence:
+def evidence_for(
+    environment: Environment, manifest: Manifest, entry: LedgerEntry, database: Database | None = None
+) -> Evidence:
     """Return why a release that the ledger names may answer; raise an error that says what is missing.
 
-    ``entry`` is the ledger's newest about ``production``. Raises IntegrityError for a ledger, report or approval that
-    was changed, SignatureInvalid for an approval that the notary did not sign, NotApproved for one of something else.
+    ``entry`` is the ledger's newest about ``production``; ``database`` a connection to use. Raises IntegrityError
+    for a ledger, report or approval that was changed, SignatureInvalid for an approval that the notary did not
+    sign, NotApproved for one of something else.
     """
-    url = environment.database_url.get_secret_value()
+    database = database or environment.database_url.get_secret_value()
     release_id = manifest.release_id
-    promoted = newest_move(url, manifest.assistant, "production", action="promote", to=release_id)
+    promoted = newest_move(database, manifest.assistant, "production", action="promote", to=release_id)
     if promoted is None or promoted.approval_nonce is None or entry.to_release != release_id:
         raise NotApproved(
             f"release {release_id[:12]} never was promoted with an approval: run release_assistant"
@@ -61,11 +64,11 @@ def evidence_for(environment: Environment, manifest: Manifest, entry: LedgerEntr
                 f"ledger entry {each.entry} was edited after it was made: nothing is served on it; "
                 "`llmops ledger verify` shows what changed"
             )
-    approval = approval_of(url, promoted.approval_nonce)
+    approval = approval_of(database, promoted.approval_nonce)
     if approval is None:
         raise NotApproved(f"the approval that ledger entry {promoted.entry} names is gone: release again")
     statement = open_statement(approval, notary_keys(environment))
-    report = read_report(url, statement.report_hash)
+    report = read_report(database, statement.report_hash)
     if statement.decision != "approved" or statement.release_id != release_id:
         raise NotApproved(
             f"ledger entry {promoted.entry} promotes release {release_id[:12]}, but its approval says "
@@ -77,9 +80,9 @@ def evidence_for(environment: Environment, manifest: Manifest, entry: LedgerEntr
     return Evidence(entry, promoted, statement, report)
 
 
-def require_not_revoked(url: str, release_id: str) -> None:
+def require_not_revoked(database: Database, release_id: str) -> None:
     """Raise NotApproved for a release that somebody revoked."""
-    with connect(url) as connection:
+    with connected(database) as connection:
         if is_revoked(connection, release_id):
             raise NotApproved(
                 f"release {release_id[:12]} is revoked and never answers (again): choose another one"
