@@ -27,7 +27,7 @@ def make_notary_key(private: Path, public: Path) -> str:
         SigningKey.generate().save(private, "llmops notary")
     key = SigningKey.load(private)
     known = public.read_text("utf-8") if public.exists() else ""
-    if key.public_line not in known:
+    if not any(key.public_line in line for line in known.splitlines() if not line.lstrip().startswith("#")):
         public.parent.mkdir(parents=True, exist_ok=True)
         line = f'notary namespaces="{APPROVALS},{HEADS}" {key.public_line}\n'
         draft = public.with_name(f".{public.name}.{os.getpid()}")
@@ -49,13 +49,15 @@ def check_key_is_private(environment: Environment, private: Path, worker: str | 
             f"{_WORKER} is not set: outside dev the notary must know which user runs tasks, to refuse a key that "
             "this user can read"
         )
+    is_number = worker.isdecimal()
+    groups: set[int] = {0} if is_number else set()  # who may be of another container, where group 0 is usual
     try:
-        account = pwd.getpwuid(int(worker)) if worker.isdigit() else pwd.getpwnam(worker)
-        uid, groups = account.pw_uid, set(os.getgrouplist(account.pw_name, account.pw_gid))
+        account = pwd.getpwuid(int(worker)) if is_number else pwd.getpwnam(worker)
+        uid, groups = account.pw_uid, groups.union(os.getgrouplist(account.pw_name, account.pw_gid))
     except KeyError:
-        if not worker.isdigit():
+        if not is_number:
             raise ConfigurationError(f"{_WORKER} names {worker!r}, but there is no such user here") from None
-        uid, groups = int(worker), {0}  # a user of another container; images give such users group 0
+        uid = int(worker)
     found = private.stat()
     readable = (
         uid in (0, found.st_uid)
