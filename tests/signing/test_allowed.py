@@ -64,7 +64,7 @@ WRONG_LINES = {
 }
 
 
-@pytest.mark.parametrize("line", WRONG_LINES)
+@pytest.mark.parametrize("line", WRONG_LINES, ids=[str(number) for number in range(len(WRONG_LINES))])
 def test_a_wrong_line_of_the_list_is_refused_with_its_number(line: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^here:3: .*{re.escape(WRONG_LINES[line])}"):
         AllowedSigners.parse(f"# people\n\n{line}\nbob {ED_LINE}\n", "here")
