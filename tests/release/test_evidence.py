@@ -20,9 +20,10 @@ from llmops.release import (
     roll_back,
     sign_release,
     stage,
+    store_signature,
 )
 from llmops.release._ledger import newest_move
-from llmops.release._statement import RELEASES, PersonalSignature
+from llmops.release._statement import RELEASES, PersonalSignature, personal_signatures
 from llmops.settings import Environment
 from llmops.signing import SigningKey
 from release.conftest import PERSONAL
@@ -107,8 +108,9 @@ def test_without_a_production_release_nothing_is_loaded(serving: Environment, ap
             "changed after it was made",
         ),
         (
-            "SELECT append_ledger_entry(jsonb_build_object('assistant', 'guide', 'action', 'revoke', 'actor', 'x', "
-            "'reason', 'r', 'to_release', (SELECT to_release FROM release_ledger WHERE action = 'promote')))",
+            "INSERT INTO release_ledger SELECT (jsonb_populate_record(l, "
+            """'{"entry": 99, "action": "revoke", "alias": null}')).* FROM release_ledger l """
+            "WHERE action = 'promote'",
             NotApproved,
             "is revoked",
         ),
@@ -268,6 +270,25 @@ def test_a_personal_gate_is_passed_by_the_approvers_own_signature_alone(
     environment.reviewer_keys.write_text(f"reviewer {other.public_line}\n")
     with pytest.raises(NotApproved, match="own signature"):
         loaded(serving)
+
+
+def test_a_signature_made_elsewhere_counts_and_junk_under_the_same_key_takes_no_place(
+    environment: Environment, release: Make, url: str
+) -> None:
+    mine, release_id = SigningKey.generate(), release()
+    assert environment.reviewer_keys is not None
+    environment.reviewer_keys.write_text(f"reviewer {mine.public_line}\n")
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "INSERT INTO personal_signatures (release_id, fingerprint, principal, signature) "
+            "VALUES (%s, %s, 'reviewer', 'junk')",
+            (release_id, mine.fingerprint),
+        )
+    assert personal_signatures(environment, release_id) == []
+    with pytest.raises(SignatureInvalid):
+        store_signature(environment, release_id, mine.sign(b"another", RELEASES))
+    stored = store_signature(environment, release_id, mine.sign(release_id.encode(), RELEASES))
+    assert personal_signatures(environment, release_id) == [stored]
 
 
 def test_a_key_of_nobody_signs_no_release(environment: Environment, release: Make) -> None:

@@ -15,10 +15,10 @@ from llmops.database import connect
 from llmops.release import (
     Actor,
     ApprovalRequest,
+    MlflowCopies,
     check_ledger,
     current_release,
     keep_in_delta,
-    keep_in_mlflow,
     kept_heads,
     ledger,
     notary_keys,
@@ -44,14 +44,23 @@ ANNA = Actor("anna", "Airflow login")
 
 
 @pytest.fixture
-def entered(database: FreshDatabase, url: str, release: Make) -> list[LedgerEntry]:
+def entered(database: FreshDatabase, url: str, release: Make, report: Make) -> list[LedgerEntry]:
     """Return eight entries about one release, with names that a careless encoding would confuse."""
     release_id = release()
+    report_hash = report(release_id)
     for number in range(8):
         with connect(url) as connection:
             append_entry(
                 connection,
-                NewEntry("guide", "stage", f"anna{number}", "1:x-", alias="staging", to_release=release_id),
+                NewEntry(
+                    "guide",
+                    "stage",
+                    f"anna{number}",
+                    "1:x-",
+                    alias="staging",
+                    to_release=release_id,
+                    report_hash=report_hash,
+                ),
             )
     return ledger(url)
 
@@ -168,10 +177,13 @@ def test_ten_thousand_entries_are_computed_as_the_database_computes_them(
     ],
 )
 def test_each_role_enters_only_what_is_its_own(
-    database: FreshDatabase, release: Make, role: str, action: Any, allowed: bool
+    database: FreshDatabase, release: Make, report: Make, role: str, action: Any, allowed: bool
 ) -> None:
     alias: Any = "staging" if action == "stage" else None
-    new = NewEntry("guide", action, "x", "r", alias=alias, to_release=release())
+    release_id = release()
+    new = NewEntry(
+        "guide", action, "x", "r", alias=alias, to_release=release_id, report_hash=report(release_id)
+    )
     with psycopg.connect(database.url(role)) as connection:
         if allowed:
             assert append_entry(connection, new).action == action
@@ -192,6 +204,62 @@ def test_the_database_takes_no_move_to_a_release_that_was_never_approved(
     )  # fmt: skip
     with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
         append_entry(connection, new)
+
+
+@pytest.mark.parametrize("verdict", ["FAIL", "INCOMPLETE"])
+def test_the_database_takes_no_staging_of_a_release_that_did_not_pass(
+    url: str, release: Make, report: Make, verdict: str
+) -> None:
+    release_id = release()
+    for report_hash in (report(release_id, verdict), report(release("b")), None):
+        new = NewEntry(
+            "guide", "stage", "x", "r", alias="staging", to_release=release_id, report_hash=report_hash
+        )
+        with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            append_entry(connection, new)
+
+
+def test_the_database_takes_no_promotion_on_an_approval_that_expired_or_was_judged_against_another(
+    url: str, release: Make, report: Make, ask: Callable[..., ApprovalRequest], record: Any
+) -> None:
+    release_id, other = release(), release("b")
+    soon = datetime.now(UTC) - timedelta(seconds=1)
+    for report_hash, changes in (
+        (report(release_id), {"expires_at": soon}),
+        (report(release_id, baseline=other), {}),
+    ):
+        request = ask(release_id, report_hash)
+        record(request, **changes)
+        new = NewEntry(
+            "guide", "promote", "x", "r", alias="production", to_release=release_id,
+            report_hash=report_hash, approval_nonce=request.nonce,
+        )  # fmt: skip
+        with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            append_entry(connection, new)
+
+
+def test_the_database_lets_production_neither_vanish_nor_be_revoked(
+    environment: Environment, url: str, approved: Callable[..., ApprovalRequest]
+) -> None:
+    first = approved("a")
+    promote(environment, first, ANNA)
+    second = approved("b", baseline=first.release_id)
+    promote(environment, second, ANNA)
+    for new in (
+        NewEntry("guide", "go back", "x", "r", alias="production", from_release=second.release_id),
+        NewEntry("guide", "go back", "x", "r", alias="production", from_release=first.release_id),
+        NewEntry("guide", "revoke", "x", "r", to_release=second.release_id),
+    ):
+        with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            append_entry(connection, new)
+
+
+def test_a_ledger_that_nobody_signed_for_minutes_is_a_fault(
+    environment: Environment, entered: list[LedgerEntry]
+) -> None:
+    assert problems(environment, entered) == []
+    old = rewritten([replace(entry, at=entry.at - timedelta(minutes=10)) for entry in entered])
+    assert problems(environment, old) == [(8, "the notary has signed nothing of it, or every head is gone")]
 
 
 def test_nobody_but_the_owner_writes_the_tables_of_trust_directly(
@@ -250,7 +318,8 @@ def test_heads_are_kept_in_mlflow_and_delta_and_a_manipulated_database_replaces_
     with psycopg.connect(database.url("llmops_owner")) as connection:
         connection.execute("DELETE FROM ledger_heads")
     assert head in kept_heads(environment)
-    keep_in_mlflow(environment, head)
+    MlflowCopies(environment).keep(head)
+    assert MlflowCopies(environment).kept() == [head]
     assert kept_heads(environment).count(head) == 2
 
 

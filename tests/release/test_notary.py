@@ -13,10 +13,12 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+import yaml
 from pydantic import SecretStr
 
 from llmops.assistant import Approval
 from llmops.errors import IntegrityError, ServiceUnavailable
+from llmops.evaluation import GateRules
 from llmops.manifest import Manifest, PromptPin, canonical_json
 from llmops.release import (
     ApprovalRequest,
@@ -257,19 +259,27 @@ Approving = Callable[[ApprovalRequest], dict[str, Any]]
 
 
 @pytest.fixture
-def guide(tmp_path: Path, environment: Environment) -> None:
-    """An assistant whose approver is the reviewer."""
+def guide(tmp_path: Path, environment: Environment) -> Callable[[GateRules], None]:
+    """Write the assistant's file as the notary has it: its approver is the reviewer, its gate the given one."""
     (tmp_path / "assistants").mkdir()
-    (tmp_path / "assistants" / "guide.yaml").write_text(
-        "description: d\nprompt: '{question}'\nretrieval: {kind: none}\n"
-        "generator: {kind: chat, url: 'http://127.0.0.1:9/v1', model: m}\n"
-        "gate: {rules: [{metric: latency_p95_seconds, maximum: 5}]}\n"
-        "approval: {approvers: [reviewer], valid_hours: 3}\n"
-    )
+
+    def write(gate: GateRules) -> None:
+        values = {
+            "description": "d",
+            "prompt": "{question}",
+            "retrieval": {"kind": "none"},
+            "generator": {"kind": "chat", "url": "http://127.0.0.1:9/v1", "model": "m"},
+            "gate": gate.model_dump(mode="json"),
+            "approval": {"approvers": ["reviewer"], "valid_hours": 3},
+        }
+        (tmp_path / "assistants" / "guide.yaml").write_text(yaml.safe_dump(values))
+
+    write(GATE)
+    return write
 
 
 @pytest.fixture
-def notary(guide: None, environment: Environment, database: FreshDatabase, notary_key: SigningKey) -> Watch:
+def notary(guide: Any, environment: Environment, database: FreshDatabase, notary_key: SigningKey) -> Watch:
     """Return a notary that reads the given answers, connected with its own role."""
     own = environment.model_copy(update={"database_url": SecretStr(database.url("llmops_notary"))})
     return lambda reader, **more: Notary(own, reader, notary_key, **more)
@@ -358,6 +368,21 @@ def test_the_notary_records_an_approval_only_of_a_pass_in_its_own_environment(
         assert (recorded.approver, "is FAIL" in recorded.reason) == (None, True)
 
 
+def test_the_notary_rejects_a_release_of_other_rules_than_its_own_file_has(
+    guide: Callable[[GateRules], None], notary: Watch, release: Make, report: Make, ask: Ask,
+    approving: Approving, url: str,
+) -> None:  # fmt: skip
+    """A task can pin any rules it likes: a gate that asks for a person's own signature cannot be dropped so."""
+    guide(PERSONAL)
+    release_id = release(gate=GATE)
+    asked = ask(release_id, report(release_id, gate=GATE))
+    notary(Reader({asked.run_id: approving(asked)})).turn()
+    recorded = approval_of(url, asked.nonce)
+    assert recorded is not None
+    assert recorded.decision == "rejected"
+    assert "other gate rules than the notary's own file" in recorded.reason
+
+
 def test_the_notary_decides_again_and_rejects_a_report_that_does_not_come_out_the_same(
     notary: Watch, release: Make, report: Make, forged: Ask, approving: Approving, url: str
 ) -> None:
@@ -394,8 +419,8 @@ def test_the_notary_rejects_a_page_that_is_not_the_reports_own(
 def test_the_notary_rejects_a_report_of_other_rules_than_the_release_pins(
     notary: Watch, release: Make, report: Make, forged: Ask, approving: Approving, url: str
 ) -> None:
-    release_id = release(gate=PERSONAL)
-    asked = forged(release_id, report(release_id, gate=GATE))
+    release_id = release(gate=GATE)
+    asked = forged(release_id, report(release_id, gate=PERSONAL))
     watching = notary(Reader({asked.run_id: answer()}))
     assert watching.turn() == 1
     recorded = approval_of(url, asked.nonce)
@@ -428,6 +453,7 @@ def test_the_notary_rejects_what_was_changed_after_it_was_decided(
 
 
 def test_a_personal_gate_is_settled_only_with_the_approvers_own_signature(
+    guide: Callable[[GateRules], None],
     notary: Watch,
     release: Make,
     report: Make,
@@ -436,6 +462,7 @@ def test_a_personal_gate_is_settled_only_with_the_approvers_own_signature(
     environment: Environment,
     url: str,
 ) -> None:
+    guide(PERSONAL)
     release_id = release(gate=PERSONAL)
     asked = ask(release_id, report(release_id, gate=PERSONAL))
     watching = notary(Reader({asked.run_id: approving(asked)}))
@@ -506,6 +533,23 @@ def test_one_person_cannot_fill_the_ledger_with_refusals(
     assert Counter(entry.actor for entry in ledger(url, "guide")) == {"author": 10, "viewer": 1}
 
 
+class Kept:
+    """Keeps heads in a list; fails as often as it is told to."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.heads: list[SignedHead] = []
+        self.failures = failures
+
+    def keep(self, head: SignedHead) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise ServiceUnavailable("MLflow is away")
+        self.heads.append(head)
+
+    def kept(self) -> list[SignedHead]:
+        return self.heads
+
+
 def test_the_notary_signs_how_the_ledger_ends_and_hands_the_head_on_until_it_is_kept(
     notary: Watch,
     release: Make,
@@ -515,24 +559,41 @@ def test_the_notary_signs_how_the_ledger_ends_and_hands_the_head_on_until_it_is_
     environment: Environment,
     url: str,
 ) -> None:
-    kept: list[SignedHead] = []
-
-    def keep(head: SignedHead) -> None:
-        kept.append(head)
-        if len(kept) == 1:
-            raise ServiceUnavailable("MLflow is away")
-
+    copies = Kept(failures=1)
     release_id = release()
     asked = ask(release_id, report(release_id))
-    watching = notary(Reader({asked.run_id: approving(asked)}), keep=keep)
+    watching = notary(Reader({asked.run_id: approving(asked)}), copies=copies)
     with pytest.raises(ServiceUnavailable):
         watching.turn()
     for _ in range(2):
         watching.turn()
     (stored,) = signed_heads(url)
-    assert kept == [stored, stored]
+    assert copies.heads == [stored]
     head = open_head(stored, "dev", notary_keys(environment))
     assert (head.entry, head.hash) == (1, ledger(url)[-1].hash)
+
+
+@pytest.mark.parametrize("same_process", [True, False])
+def test_the_notary_does_not_sign_anew_a_ledger_whose_end_was_cut_off_with_its_heads(
+    notary: Watch, release: Make, report: Make, ask: Ask, approving: Approving, database: FreshDatabase, url: str,
+    same_process: bool,
+) -> None:  # fmt: skip
+    copies = Kept()
+    release_id = release()
+    requests = [ask(release_id, report(release_id)) for _ in range(3)]
+    answers: dict[str, Any] = {}
+    watching = notary(Reader(answers), copies=None if same_process else copies)
+    for asked in requests[:2]:
+        answers[asked.run_id] = approving(asked)
+        watching.turn()
+    with psycopg.connect(database.url("llmops_owner")) as connection:
+        connection.execute("DELETE FROM release_ledger WHERE entry = 2")
+        connection.execute("DELETE FROM ledger_heads")
+    if not same_process:
+        watching = notary(Reader(answers), copies=copies)
+    with pytest.raises(IntegrityError, match="damaged at entry 2: the ledger ends at 1"):
+        watching.turn()
+    assert signed_heads(url) == []
 
 
 def test_the_notary_does_not_sign_a_ledger_that_somebody_edited(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import click
 
 from llmops.errors import ConfigurationError
-from llmops.release import AirflowReader, Notary, check_key_is_private, keep_in_mlflow, make_notary_key
+from llmops.release import AirflowReader, MlflowCopies, Notary, check_key_is_private, make_notary_key
 from llmops.settings import environ, load_environment
 from llmops.signing import SigningKey
 
@@ -40,7 +39,7 @@ def run(host: str, health_port: int) -> None:
     key = SigningKey.load(file)
     check_key_is_private(environment, file, variables.get("LLMOPS_WORKER_USER"))
     reader = AirflowReader(environment.airflow_url, user, password)
-    Notary(environment, reader, key, partial(keep_in_mlflow, environment)).run(host, health_port)
+    Notary(environment, reader, key, MlflowCopies(environment)).run(host, health_port)
 
 
 @command.command()

@@ -25,6 +25,7 @@ from llmops.release import (
     revoke,
     roll_back,
     sign_release,
+    store_signature,
 )
 from llmops.settings import load_environment
 from llmops.signing import SigningKey
@@ -126,18 +127,28 @@ def history(assistant: str, at: datetime | None, as_json: bool) -> None:
 
 @command.command()
 @click.argument("release")
+@click.option("--key", "key_file", type=click.Path(path_type=Path), help="Your SSH private key.")
 @click.option(
-    "--key", "key_file", type=click.Path(path_type=Path), required=True, help="Your SSH private key."
+    "--signature",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A signature that you made yourself, with a hardware key for instance.",
 )
-def approve(release: str, key_file: Path) -> None:
+def approve(release: str, key_file: Path | None, signature: Path | None) -> None:
     """Sign a release id with your own SSH key, where its gate asks for that or two approvers are needed.
 
-    The same as `ssh-keygen -Y sign -n llmops-release` over the id. It counts together with the answer in Airflow.
+    The same as `printf %s <whole id> | ssh-keygen -Y sign -n llmops-release -f <key>`, whose output --signature
+    takes. It counts together with the answer in Airflow.
     """
+    if (key_file is None) == (signature is None):
+        raise click.UsageError("give either --key or --signature")
     environment = load_environment()
     release_id = find_release(environment.database_url.get_secret_value(), release)
-    key = SigningKey.load(key_file, lambda: ask_secret("Passphrase").encode())
-    personal = sign_release(environment, release_id, key)
+    if signature is not None:
+        personal = store_signature(environment, release_id, signature.read_text("utf-8"))
+    else:
+        assert key_file is not None
+        key = SigningKey.load(key_file, lambda: ask_secret("Passphrase").encode())
+        personal = sign_release(environment, release_id, key)
     click.echo(f"{personal.principal} signed release {release_id} with key {personal.fingerprint}")
     click.echo("It counts once you have answered the request in Airflow too.")
 

@@ -13,7 +13,7 @@ CREATE TABLE personal_signatures (
     principal   text NOT NULL,
     signature   text NOT NULL,
     at          timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (release_id, fingerprint)
+    PRIMARY KEY (release_id, signature)
 );
 COMMENT ON TABLE personal_signatures IS 'signatures of people over a release id; whoever reads one verifies it';
 
@@ -76,6 +76,7 @@ DECLARE
     made release_ledger := jsonb_populate_record(NULL::release_ledger, new_entry);
     decides boolean := made.action IN ('approve', 'reject');
     head release_ledger;
+    present text;
 BEGIN
     IF made.action <> 'refuse'
         AND ((session_user = 'llmops_notary' AND NOT decides) OR (session_user = 'llmops_worker' AND decides))
@@ -84,11 +85,33 @@ BEGIN
             USING ERRCODE = '42501';
     END IF;
     PERFORM pg_advisory_xact_lock(7311002);
-    IF made.action = 'promote' AND NOT EXISTS (
-        SELECT FROM approvals a WHERE a.nonce = made.approval_nonce AND a.decision = 'approved'
-            AND a.release_id = made.to_release AND a.report_hash = made.report_hash AND a.signature IS NOT NULL)
+    SELECT to_release INTO present FROM release_ledger
+        WHERE assistant = made.assistant AND alias = 'production' ORDER BY entry DESC LIMIT 1;
+    IF made.action = 'stage' AND NOT EXISTS (
+        SELECT FROM gate_reports g WHERE g.report_hash = made.report_hash AND g.release_id = made.to_release
+            AND g.verdict = 'PASS')
     THEN
-        RAISE EXCEPTION 'release % has no approval by the notary', left(made.to_release, 12) USING ERRCODE = '42501';
+        RAISE EXCEPTION 'release % has no PASS of its gate', left(made.to_release, 12) USING ERRCODE = '42501';
+    END IF;
+    IF made.action = 'promote' AND NOT EXISTS (
+        SELECT FROM approvals a JOIN gate_reports g USING (report_hash)
+        WHERE a.nonce = made.approval_nonce AND a.decision = 'approved' AND a.signature IS NOT NULL
+            AND a.release_id = made.to_release AND g.release_id = made.to_release
+            AND a.report_hash = made.report_hash AND a.expires_at > clock_timestamp()
+            AND g.baseline IS NOT DISTINCT FROM present)
+    THEN
+        RAISE EXCEPTION 'release % has no approval by the notary that holds now', left(made.to_release, 12)
+            USING ERRCODE = '42501';
+    END IF;
+    IF made.action = 'go back' AND made.to_release IS NULL AND (
+        made.from_release IS DISTINCT FROM present OR EXISTS (
+            SELECT FROM release_ledger l WHERE l.assistant = made.assistant AND l.action = 'promote'
+                AND l.to_release = present AND l.from_release IS NOT NULL))
+    THEN
+        RAISE EXCEPTION 'production of % cannot go back to none', made.assistant USING ERRCODE = '42501';
+    END IF;
+    IF made.action = 'revoke' AND made.to_release = present THEN
+        RAISE EXCEPTION 'release % is in production', left(made.to_release, 12) USING ERRCODE = '42501';
     END IF;
     IF made.action IN ('roll back', 'go back') AND made.to_release IS NOT NULL AND NOT EXISTS (
         SELECT FROM release_ledger l WHERE l.assistant = made.assistant AND l.to_release = made.to_release

@@ -40,7 +40,7 @@ from llmops.release._board import (
 )
 from llmops.release._code import code_digest
 from llmops.release._confirm import confirm
-from llmops.release._copies import keep_in_delta, keep_in_mlflow, kept_heads
+from llmops.release._copies import MlflowCopies, keep_in_delta, kept_heads
 from llmops.release._difference import Difference, differences
 from llmops.release._evaluation import decide_release, evaluate_release, power_in_production
 from llmops.release._gate_texts import (
@@ -81,7 +81,14 @@ from llmops.release._loading import (
 from llmops.release._notary import Notary
 from llmops.release._promotion import promote, revoke, roll_back, stage
 from llmops.release._receipt import Check, Receipt, receipt
-from llmops.release._statement import Actor, Approval, notary_keys, owner_of_key, sign_release
+from llmops.release._statement import (
+    Actor,
+    Approval,
+    notary_keys,
+    owner_of_key,
+    sign_release,
+    store_signature,
+)
 from llmops.release._store import (
     ReleaseSummary,
     StoredReport,
@@ -107,6 +114,7 @@ __all__ = [
     "LedgerEntry",
     "Listing",
     "LoadedRelease",
+    "MlflowCopies",
     "Notary",
     "Question",
     "Receipt",
@@ -142,7 +150,6 @@ __all__ = [
     "find_release",
     "find_report",
     "keep_in_delta",
-    "keep_in_mlflow",
     "kept_heads",
     "ledger",
     "ledger_coverage",
@@ -181,6 +188,7 @@ __all__ = [
     "sign_release",
     "stage",
     "standing",
+    "store_signature",
     "sync_generation",
     "sync_generations",
 ]

@@ -1,9 +1,15 @@
-"""Copies of the ledger's signed heads where a database administrator cannot reach them: MLflow and Delta."""
+"""Copies of the ledger's signed heads outside its database: in MLflow and in Delta.
+
+They tell what was signed as long as whoever changes the database does not also change these two. On a laptop and in
+the compose file MLflow's own database lies in the same Postgres server.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from llmops.errors import LlmopsError
 from llmops.lakehouse import LakeTable
@@ -17,9 +23,19 @@ _TABLE = "ledger_heads"
 _TAG = "ledger_head"
 
 
-def keep_in_mlflow(environment: Environment, head: SignedHead) -> None:
-    """Copy the newest head into MLflow, in place of the one before."""
-    note(environment.mlflow_url, _experiment(environment), _TAG, dump_head(head))
+@dataclass(frozen=True)
+class MlflowCopies:
+    """The newest head as a tag in MLflow; ``keep`` replaces the one before."""
+
+    environment: Environment
+
+    def keep(self, head: SignedHead) -> None:
+        """Copy a head into MLflow; raise ServiceUnavailable when MLflow does not answer."""
+        note(self.environment.mlflow_url, _experiment(self.environment), _TAG, dump_head(head))
+
+    def kept(self) -> Sequence[SignedHead]:
+        """Return the head that MLflow has; raise ServiceUnavailable when MLflow does not answer."""
+        return [parse_head(text) for text in _from_mlflow(self.environment)]
 
 
 def keep_in_delta(environment: Environment) -> int:
@@ -41,7 +57,7 @@ def keep_in_delta(environment: Environment) -> int:
 def kept_heads(environment: Environment) -> list[SignedHead]:
     """Return every copy that there is: in the database, in MLflow and in Delta.
 
-    A copy that cannot be read is logged and left out; it is evidence of nothing.
+    A place that cannot be read is logged and left out; it is evidence of nothing.
     """
     found = list(signed_heads(environment.database_url.get_secret_value()))
     for place, texts in (("MLflow", _from_mlflow), ("Delta", _from_delta)):

@@ -28,6 +28,8 @@ HEADS = "llmops-ledger"
 """The namespace of signatures over heads."""
 
 _BEGINNING = "0" * 64
+_UNSIGNED = timedelta(minutes=5)
+"""How long a ledger may be without any signed head: the notary signs within seconds."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -250,6 +252,8 @@ def check_ledger(
                     head.entry, f"the notary signed hash {head.hash[:12]} here: rewritten up to this entry"
                 )
             )
+    if entries and not signed and entries[0].at < datetime.now(UTC) - _UNSIGNED:
+        faults.append(LedgerFault(last, "the notary has signed nothing of it, or every head is gone"))
     return LedgerCheck(
         len(entries), signed, count, tuple(sorted(set(faults), key=lambda f: (f.entry, f.problem)))
     )

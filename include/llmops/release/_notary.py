@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -57,10 +57,20 @@ class Reader(Protocol):
         """Return the record of the run that asks, or None when it was deleted."""
 
 
+class Copies(Protocol):
+    """Where signed heads are kept outside the database."""
+
+    def keep(self, head: SignedHead) -> None:
+        """Keep a head; raise ServiceUnavailable when that is not possible now."""
+
+    def kept(self) -> Sequence[SignedHead]:
+        """Return what was kept; raise ServiceUnavailable when that cannot be said now."""
+
+
 class Notary:
     """Watches open requests, signs how each ended, exactly once, and signs the ledger's heads.
 
-    ``keep`` copies a signed head to where a database administrator cannot reach it.
+    ``copies`` keeps a signed head outside this database, and has those that were kept before.
     """
 
     def __init__(
@@ -68,14 +78,15 @@ class Notary:
         environment: Environment,
         reader: Reader,
         key: SigningKey,
-        keep: Callable[[SignedHead], None] | None = None,
+        copies: Copies | None = None,
     ) -> None:
         self._environment = environment
         self._url = environment.database_url.get_secret_value()
         self._reader = reader
         self._key = key
-        self._keep = keep
+        self._copies = copies
         self._unkept: SignedHead | None = None
+        self._last: SignedHead | None = None
 
     def turn(self) -> int:
         """Look at every open request once, enter refused attempts, sign the ledger; return how many were settled.
@@ -145,13 +156,19 @@ class Notary:
             read_report(self._url, request.report_hash),
         )
         require_pass(request, manifest, report)
+        assistant = load_assistant(request.assistant, self._environment)
+        if assistant.gate.digest != manifest.gate_digest:
+            raise NotApproved(
+                f"release {manifest.release_id[:12]} pins other gate rules than the notary's own file of "
+                f"{request.assistant!r} has: bring both to the same configuration, run release_assistant again"
+            )
         needs_signature = gate_settings(manifest, report).get("approval") == "personal"
         if needs_signature:
             reviewer_keys(self._environment)
         return Hearing(
             request=request,
             manifest=manifest,
-            rules=load_assistant(request.assistant, self._environment).approval,
+            rules=assistant.approval,
             question=request_text(request, manifest, report),
             answer=self._reader.answer(request),
             run=self._reader.run(request),
@@ -247,7 +264,11 @@ class Notary:
                 )
 
     def _sign_ledger(self) -> None:
-        """Sign the newest entry, if the whole chain up to it holds; a head that could not be copied is tried again."""
+        """Sign the newest entry, if the whole chain up to it holds; a head that could not be copied is tried again.
+
+        The chain has to fit every head that there is a copy of, and the last one that this process signed: a ledger
+        whose end was cut off together with its heads is not signed anew.
+        """
         with connect(self._url) as connection:
             row = connection.execute(
                 "SELECT (SELECT max(entry) FROM release_ledger), (SELECT max(entry) FROM ledger_heads)"
@@ -255,23 +276,23 @@ class Notary:
         newest, signed = row or (None, None)
         if newest is not None and newest != signed:
             entries = ledger(self._url)
-            checked = check_ledger(
-                entries, signed_heads(self._url), self._environment.name, notary_keys(self._environment)
-            )
+            heads = [*signed_heads(self._url), *(self._copies.kept() if self._copies else ())]
+            heads += [self._last] if self._last else []
+            checked = check_ledger(entries, heads, self._environment.name, notary_keys(self._environment))
             if checked.faults:
                 fault = checked.faults[0]
                 raise IntegrityError(
                     f"the ledger is damaged at entry {fault.entry}: {fault.problem}. It is not signed any more until "
                     "somebody looks: `llmops ledger verify`"
                 )
-            self._unkept = sign_head(self._environment.name, entries[-1], self._key)
+            self._last = self._unkept = sign_head(self._environment.name, entries[-1], self._key)
             with connect(self._url) as connection:
                 connection.execute(
                     "INSERT INTO ledger_heads (entry, statement, signature) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
                     (self._unkept.entry, self._unkept.statement, self._unkept.signature),
                 )
-        if self._unkept is not None and self._keep is not None:
-            self._keep(self._unkept)
+        if self._unkept is not None and self._copies is not None:
+            self._copies.keep(self._unkept)
             self._unkept = None
 
 

@@ -148,7 +148,14 @@ def sign_release(environment: Environment, release_id: str, key: SigningKey) -> 
 
     Raises SignatureInvalid when the key is not among the environment's reviewer keys.
     """
-    signature = key.sign(release_id.encode(), RELEASES)
+    return store_signature(environment, release_id, key.sign(release_id.encode(), RELEASES))
+
+
+def store_signature(environment: Environment, release_id: str, signature: str) -> PersonalSignature:
+    """Store a signature over a release id, as ``ssh-keygen -Y sign`` writes it, and return whose it is.
+
+    Raises SignatureInvalid when it is not one by a key among the environment's reviewer keys.
+    """
     signer = reviewer_keys(environment).verify(release_id.encode(), signature, RELEASES, datetime.now(UTC))
     personal = PersonalSignature(
         principal=signer.principal, fingerprint=signer.fingerprint, signature=signature

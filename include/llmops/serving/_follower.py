@@ -1,4 +1,4 @@
-"""Follows the production alias: loads what it names, swaps whole, and says which release is served."""
+"""Follows production by the ledger: loads what it names, swaps whole, and says which release is served."""
 
 from __future__ import annotations
 
