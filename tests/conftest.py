@@ -7,6 +7,7 @@ import pytest
 pytest_plugins = ["support.services", "support.embedder", "support.evaluations"]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let one worker run all tests that start a stack, from the beginning: they wait more than they compute."""
     for item in items:
