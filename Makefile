@@ -51,7 +51,7 @@ setup: ## Create .venv, or renew it when the lock changed; otherwise do nothing
 
 .PHONY: test
 test: setup ## Run all tests (ARGS="-k words" picks some)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python tools/test.py $(ARGS)
 
 .PHONY: test-fast
 test-fast: setup ## Run the tests that need neither the whole stack nor more than a minute
