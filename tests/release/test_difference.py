@@ -33,7 +33,9 @@ def found(**changes: Any) -> list[tuple[str, Any, Any]]:
     """Return field, before and after of every difference that the changes make."""
     after = BASE.model_copy(update=changes)
     there, back = differences(BASE, after), differences(after, BASE)
-    assert sorted(back, key=_field) == sorted((Difference(d.field, d.after, d.before) for d in there), key=_field)
+    assert sorted(back, key=_field) == sorted(
+        (Difference(d.field, d.after, d.before) for d in there), key=_field
+    )
     return [(each.field, each.before, each.after) for each in there]
 
 
@@ -103,8 +105,6 @@ def test_a_part_that_is_gone_is_told_leaf_by_leaf() -> None:
 def test_releases_with_different_ids_always_differ_in_something(
     before: dict[str, Any], after: dict[str, Any], fields: list[str]
 ) -> None:
-    one, other = (
-        BASE.model_copy(update={"generator": {"kind": "chat", **each}}) for each in (before, after)
-    )
+    one, other = (BASE.model_copy(update={"generator": {"kind": "chat", **each}}) for each in (before, after))
     assert one.release_id != other.release_id
     assert [each.field for each in differences(one, other)] == fields

@@ -30,7 +30,9 @@ def differences(before: Manifest, after: Manifest) -> list[Difference]:
         for path in paths
         for one, other in [(sides[0].get(path), sides[1].get(path))]
         if _hashed(sides[0], path) != _hashed(sides[1], path)
-        and not (one is None and other is None and path in inner)  # its leaves say already that it came or went
+        and not (
+            one is None and other is None and path in inner
+        )  # its leaves say already that it came or went
     ]
 
 
