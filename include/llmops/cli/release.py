@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast, get_args
+from typing import Any, cast, get_args
 
 import click
 
@@ -36,6 +36,19 @@ _ASSISTANT = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _REASON = click.option("--reason", required=True, help="Why; it goes into the ledger.")
 _CONFIRM_WAIT = timedelta(seconds=90)
+
+
+class _Moment(click.ParamType):
+    """A time as ISO 8601 has it, so also one that ``history`` printed; without a zone it is UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a time like 2026-03-02T12:00:00+01:00 or 2026-03-02", param, ctx)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @click.group()
@@ -104,19 +117,18 @@ def diff(before: str, after: str, as_json: bool) -> None:
 
 @command.command()
 @_ASSISTANT
-@click.option("--at", type=click.DateTime(), help="Say what was in production at this time (UTC, ISO 8601).")
+@click.option(
+    "--at", type=_Moment(), help="Say what was in production at this time (ISO 8601, UTC without a zone)."
+)
 @_JSON
 def history(assistant: str, at: datetime | None, as_json: bool) -> None:
     """Print the ledger, oldest first: moves of the aliases and decisions; or what was in production at a time."""
     url = _url()
     if at is not None:
-        moment = at.astimezone() if at.tzinfo else at.replace(tzinfo=UTC)
         with connect(url) as connection:
-            aliases = {
-                a: current_release(connection, assistant, a, moment) for a in ("production", "staging")
-            }
+            aliases = {a: current_release(connection, assistant, a, at) for a in ("production", "staging")}
         if as_json:
-            click.echo(json.dumps({"at": moment.isoformat(), **aliases}, indent=2))
+            click.echo(json.dumps({"at": at.isoformat(), **aliases}, indent=2))
             return
         for alias, release in aliases.items():
             click.echo(f"{alias:<11} {release or 'none'}")

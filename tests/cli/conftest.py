@@ -1,0 +1,7 @@
+"""The real stores of the tests about releases, for the commands that read and move them."""
+
+from __future__ import annotations
+
+from release.conftest import approved, ask, environment, notary_key, record, release, report, url
+
+__all__ = ["approved", "ask", "environment", "notary_key", "record", "release", "report", "url"]
