@@ -38,7 +38,7 @@ _REASON = click.option("--reason", required=True, help="Why; it goes into the le
 _CONFIRM_WAIT = timedelta(seconds=90)
 
 
-class _Moment(click.ParamType):
+class _Moment(click.ParamType[datetime]):
     """A time as ISO 8601 has it, so also one that ``history`` printed; without a zone it is UTC."""
 
     name = "time"
