@@ -113,11 +113,14 @@ def test_diff_says_that_it_is_the_same_release(run: Run, two: Two) -> None:
 
 
 def test_diff_of_an_alias_of_several_assistants_or_of_none_asks_for_an_id(
-    run: Run, two: Two, release: Callable[..., str], url: str
+    run: Run, two: Two, release: Callable[..., str], report: Callable[..., str], url: str
 ) -> None:
     other = release("other", assistant="other")
+    staged = NewEntry(
+        "other", "stage", "x", "r", alias="staging", to_release=other, report_hash=report(other)
+    )
     with connect(url) as connection:
-        append_entry(connection, NewEntry("other", "stage", "x", "r", alias="staging", to_release=other))
+        append_entry(connection, staged)
     with pytest.raises(MissingInput, match="'staging' fits 2 releases: name one by its id"):
         run("diff", "production", "staging")
 
