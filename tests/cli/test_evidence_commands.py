@@ -8,9 +8,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from cli.test_release_command import ANNA, Run
 from click.testing import CliRunner, Result
 
+from cli.test_release_command import ANNA, Run
 from llmops.answers import AnswerOutcome, close_answer, open_answer
 from llmops.cli import ledger as ledger_module
 from llmops.cli import receipt as receipt_module

@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from cli.test_release_command import ANNA, Run, Two, run, two
 from click.testing import CliRunner
 
+from cli.test_release_command import ANNA, Run, Two, run, two
 from llmops.cli import release as module
 from llmops.errors import ConfigurationError, MissingInput, NotApproved, SignatureInvalid
 from llmops.release import ledger, production_release, promote
