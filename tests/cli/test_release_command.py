@@ -179,4 +179,6 @@ def test_history_tells_what_was_in_production_at_a_time(run: Run, two: Two, url:
 def test_history_before_the_first_entry_says_none(run: Run, two: Two) -> None:
     output = run("history", "--assistant", "guide", "--at", "2020-01-01").output
     assert output == "production  none\nstaging     none\n"
-    assert run("history", "--assistant", "guide", "--at", "yesterday").exit_code == 2
+    wrong = run("history", "--assistant", "guide", "--at", "yesterday")
+    assert wrong.exit_code == 2
+    assert "Invalid value for '--at': 'yesterday' is not a time like" in wrong.output

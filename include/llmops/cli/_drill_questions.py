@@ -59,7 +59,12 @@ class Questioner:
             self._thread.join(timeout=60)
 
     def wrong(self) -> list[str]:
-        """Return every answer that failed, or that no release of that time gave from its own index."""
+        """Return every answer that failed, or that no release of that time gave from its own index.
+
+        Without any question nothing was shown, which is wrong as well.
+        """
+        if not self.asked:
+            return ["no question was asked"]
         url = self.environment.database_url.get_secret_value()
         entries = ledger(url)
         found = [
@@ -103,7 +108,8 @@ def _ask(client: httpx.Client, assistant: str, question: str) -> Asked:
     try:
         response = client.post("/v1/chat/completions", json=body)
         given = response.json()
-        problem = None if response.status_code == 200 else f"status {response.status_code}: {given}"
+        right = response.status_code == 200 and isinstance(given, dict)
+        given, problem = (given, None) if right else ({}, f"status {response.status_code}: {given}")
     except (httpx.HTTPError, ValueError) as error:
         given, problem = {}, f"{type(error).__name__}: {error}"
     return Asked(
@@ -118,7 +124,7 @@ def _was_production(entries: Sequence[LedgerEntry], asked: Asked) -> bool:
         ended = moves[number + 1].at if number + 1 < len(moves) else None
         lasted = ended is None or ended + _FOLLOWING >= asked.began
         if move.to_release == asked.release and move.at <= asked.ended and lasted:
-            return True
+            return asked.release is not None
     return False
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 __all__ = ["write_report"]
 
+_TOO_FEW = 3
+"""So many tries bound nothing: 3/n is 100 % or more."""
+
 
 def write_report(file: Path, results: Mapping[str, Any]) -> None:
     """Write counts of attacks and surprises, with the bound that they give, as Markdown.
@@ -37,4 +40,6 @@ release that was not in production then, or used a chunk that the index of its r
 
 
 def _bound(tried: int, surprises: int) -> str:
-    return f"below {3 / tried:.1%} (3/{tried})" if not surprises and tried else "see the surprises"
+    if surprises:
+        return "see the surprises"
+    return f"below {3 / tried:.1%} (3/{tried})" if tried > _TOO_FEW else "unknown: too few"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 import click
 
@@ -38,17 +38,15 @@ _REASON = click.option("--reason", required=True, help="Why; it goes into the le
 _CONFIRM_WAIT = timedelta(seconds=90)
 
 
-class _Moment(click.ParamType[datetime]):
-    """A time as ISO 8601 has it, so also one that ``history`` printed; without a zone it is UTC."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        try:
-            moment = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is not a time like 2026-03-02T12:00:00+01:00 or 2026-03-02", param, ctx)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+def _moment(text: str) -> datetime:
+    """Return a time as ISO 8601 has it, so also one that ``history`` printed; without a zone it is UTC."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a time like 2026-03-02T12:00:00+01:00 or 2026-03-02"
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @click.group()
@@ -118,7 +116,10 @@ def diff(before: str, after: str, as_json: bool) -> None:
 @command.command()
 @_ASSISTANT
 @click.option(
-    "--at", type=_Moment(), help="Say what was in production at this time (ISO 8601, UTC without a zone)."
+    "--at",
+    type=_moment,
+    metavar="TIME",
+    help="Say what was in production at this time (ISO 8601, UTC without a zone).",
 )
 @_JSON
 def history(assistant: str, at: datetime | None, as_json: bool) -> None:
