@@ -105,10 +105,10 @@ def test_a_release_shows_how_it_differs_from_production(story: Story, page: Any)
 
 
 def test_a_revoked_release_says_so_everywhere(story: Story, page: Any) -> None:
-    first, _ = story.whole()
-    story.enter("revoke", first)
+    _, second = story.whole()
+    story.enter("revoke", second)
     assert "✗ revoked" in _text(page("/"))
-    assert "✗ Revoked" in _text(page(f"/releases/{first}"))
+    assert "✗ Revoked" in _text(page(f"/releases/{second}"))
 
 
 def test_a_short_id_finds_its_release_and_an_unknown_one_nothing(story: Story, client: TestClient) -> None:

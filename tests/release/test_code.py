@@ -159,7 +159,7 @@ def test_the_digest_depends_on_names_and_contents_of_the_code_and_on_the_lock(
     monkeypatch.setenv("LLMOPS_INCLUDE", str(tmp_path / "include"))
 
     def digest() -> str:
-        code_digest.cache_clear()
+        _code._digest.cache_clear()
         return code_digest()
 
     try:
@@ -176,4 +176,4 @@ def test_the_digest_depends_on_names_and_contents_of_the_code_and_on_the_lock(
         seen.append(digest())
         assert len(set(seen)) == len(seen)
     finally:
-        code_digest.cache_clear()
+        _code._digest.cache_clear()

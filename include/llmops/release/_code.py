@@ -19,19 +19,21 @@ _ANSWERS = ("include", "dags", "plugins", "requirements.txt")
 """What decides how an assistant answers: code, prompts and configuration."""
 
 
-@functools.cache
 def code_digest() -> str:
     """Return the sha-256 over every file of the installed package and over ``requirements.txt``.
 
     Paths relative to the package and contents are hashed, so that the same code gives the same digest
-    in a checkout, an image and a wheel.
+    in a checkout, an image and a wheel. A process keeps the digest of its first call.
     """
-    package = Path(llmops.__file__).parent
+    return _digest(Path(llmops.__file__).parent, include_root().parent / "requirements.txt")
+
+
+@functools.cache
+def _digest(package: Path, lock: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(p for p in package.rglob("*") if p.is_file() and p.suffix in _CODE):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
-    lock = include_root().parent / "requirements.txt"
     if lock.is_file():
         digest.update(hashlib.sha256(lock.read_bytes()).digest())
     return digest.hexdigest()

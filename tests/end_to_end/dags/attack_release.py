@@ -15,7 +15,6 @@ def attack_release() -> None:
 
         import psycopg
         from airflow.sdk import Connection, Variable
-        from airflow.sdk.execution_time.hitl import update_hitl_detail_response
 
         from llmops.release import Actor, RunReference, promote, registry_of, request_of_run
         from llmops.settings import load_environment
@@ -42,6 +41,26 @@ def attack_release() -> None:
             registry = registry_of(environment, request.assistant)
             registry.set_alias("production", registry.release_version(release) or 0)
 
+        def answer_the_request() -> str:
+            """Mint the token of the task that asks, which a task can on this machine, and answer in its name."""
+            import httpx
+            from airflow.api_fastapi.auth.tokens import JWTGenerator, get_signing_args
+            from airflow.configuration import conf
+
+            asking = context["params"]["task_instance"]
+            token = JWTGenerator(
+                valid_for=600,
+                audience=conf.get_mandatory_list_value("execution_api", "jwt_audience")[0],
+                **get_signing_args(make_secret_key_if_needed=False),
+            ).generate({"sub": asking})
+            response = httpx.patch(
+                f"{environment.airflow_url}/execution/hitlDetails/{asking}",
+                json={"ti_id": asking, "chosen_options": ["Approve"], "params_input": {}},
+                headers={"Authorization": f"Bearer {token}"},
+                timeout=60,
+            )
+            return str(response.raise_for_status().status_code)
+
         attempt("read the connection", lambda: Connection.get("llmops_postgres").login)
         attempt("set a variable", lambda: Variable.set("approved", "true"))
         os.environ["LLMOPS_APPROVED"] = "true"
@@ -63,10 +82,7 @@ def attack_release() -> None:
         )
         attempt("promote directly", lambda: promote(environment, request, Actor("reviewer", "forged")))
         attempt("move the alias", move_the_alias)
-        attempt(
-            "answer the request",
-            lambda: update_hitl_detail_response(context["params"]["task_instance"], ["Approve"], {}),
-        )
+        attempt("answer the request", answer_the_request)
         return {**said, "approved": "true"}
 
     attack()
