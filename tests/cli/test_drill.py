@@ -123,12 +123,14 @@ def test_a_failed_answer_and_one_of_another_release_are_wrong(
     request = approved()
     promote(environment, request, Actor("anna", "Airflow login"))
     now = datetime.now(UTC)
-    right, foreign, failed = (
+    right, failed = request.release_id, "status 500: {}"
+    answers = [
         Asked("guide", "Why?", now, now, release, None, problem)
-        for release, problem in ((request.release_id, None), ("f" * 64, None), (None, "status 500: {}"))
-    )
-    questioner = Questioner(environment, ["guide"], ["Why?"], [right, foreign, failed])
-    assert questioner.wrong() == [f"guide: an answer of release {'f' * 12}", "guide: status 500: {}"]
+        for release, problem in ((right, None), ("f" * 64, None), (None, failed), (right, failed))
+    ]
+    questioner = Questioner(environment, ["guide"], ["Why?"], answers)
+    foreign = f"guide: an answer of release {'f' * 12}"
+    assert questioner.wrong() == [foreign, f"guide: {failed}", f"guide: {failed}"]
 
 
 def test_an_answer_with_a_passage_that_its_index_does_not_hold_is_wrong(

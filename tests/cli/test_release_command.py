@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -159,6 +160,17 @@ def test_history_names_an_attempt_that_was_refused(
     assert f"refuse               {release_id[:12]}  by anna: refused to promote: " in line
 
 
+@pytest.fixture
+def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let this process be where the time is nine hours ahead of UTC."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "JST-9")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_from_utc")
 def test_history_tells_what_was_in_production_at_a_time(run: Run, two: Two, url: str) -> None:
     moved = ledger(url, "guide", "production")[-1].at
     east = timezone(timedelta(hours=5))
