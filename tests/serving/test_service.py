@@ -263,9 +263,10 @@ def test_without_postgres_nothing_is_answered_and_it_says_so(log_url: str) -> No
 def test_a_failing_language_model_is_a_clear_error_and_a_failed_record(
     database: FreshDatabase, log_url: str, failure: object, status: int, streamed: bool
 ) -> None:
+    seconds = 1 if isinstance(failure, Stall) else 20  # what fails at once has time to be tried again
     with (
         FakeLanguageModel(*[failure] * 9) as fake,
-        served(chatting(fake, timeout_seconds=1), log_url) as base,
+        served(chatting(fake, timeout_seconds=seconds), log_url) as base,
         pytest.raises(openai.APIStatusError) as caught,
     ):
         client(base).chat.completions.create(
