@@ -39,7 +39,13 @@ COPY config config
 COPY docker docker
 COPY airflow_settings.yaml ./
 
-ENV LLMOPS_HOME=/var/lib/llmops/home \
+# Who made this code, for the list of a release's authors: the last commit, and the addresses of all who committed
+# since the release in production, separated by commas. Without them nobody is known.
+ARG LLMOPS_COMMIT=
+ARG LLMOPS_COMMITTERS=
+ENV LLMOPS_COMMIT=${LLMOPS_COMMIT} \
+    LLMOPS_COMMITTERS=${LLMOPS_COMMITTERS} \
+    LLMOPS_HOME=/var/lib/llmops/home \
     LLMOPS_STORAGE_ROOT=/var/lib/llmops/lake \
     LLMOPS_INCLUDE=${AIRFLOW_HOME}/include \
     HF_HUB_OFFLINE=1 \

@@ -16,13 +16,17 @@ from typing import Any
 import pytest
 import yaml
 
+from llmops.signing import AllowedSigners, SigningKey
+
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = {"database", "notary-key", "airflow-init", "airflow-settings"}
 RESIDENT = {
     "postgres",
+    "redis",
     "mlflow",
     "airflow-apiserver",
     "airflow-scheduler",
+    "airflow-worker",
     "airflow-dag-processor",
     "airflow-triggerer",
     "serving",
@@ -85,24 +89,29 @@ def test_only_loopback_is_published_and_every_port_is_its_own(services: dict[str
     assert all(port.startswith("127.0.0.1:") for port in published)
     text = json.dumps([[s["command"], s.get("healthcheck", {}).get("test")] for s in services.values()])
     listening = re.findall(r'"--(?:health-)?port", "(\d+)"', text)
-    assert len(set(listening)) == len(set(RESIDENT) - AIRFLOW_SERVICES) + 1
+    own = set(listening) - {"5432", "6379"}
+    assert own == {"5000", "8080", "8000", "8011", "8012"}
+    assert sum(listening.count(port) for port in own) == len(own)
 
 
 def test_each_service_has_only_the_secrets_that_it_needs(services: dict[str, Any]) -> None:
     """The list is the claim of SECURITY.md: change both or neither."""
-    airflow = {"LLMOPS_PASSWORD_WORKER", "LLMOPS_PASSWORD_AIRFLOW", "AIRFLOW_FERNET_KEY"}
+    airflow = {"LLMOPS_PASSWORD_AIRFLOW", "AIRFLOW_FERNET_KEY"}
+    worker = {"LLMOPS_PASSWORD_WORKER"}
     users = {f"AIRFLOW_PASSWORD_{user}" for user in ("ADMIN", "AUTHOR", "REVIEWER", "SERVICE")}
     roles = {f"LLMOPS_PASSWORD_{r}" for r in ("AIRFLOW", "MLFLOW", "OWNER", "WORKER", "SERVING", "NOTARY")}
     expected = {
         "postgres": {"LLMOPS_PASSWORD_ADMIN"},
+        "redis": set(),
         "database": {"LLMOPS_PASSWORD_ADMIN", *roles},
         "mlflow": {"LLMOPS_PASSWORD_MLFLOW", "MLFLOW_GATEWAY_SECRET"},
         "airflow-init": airflow | users,
-        "airflow-apiserver": airflow | {"AIRFLOW_API_SECRET", "AIRFLOW_JWT_SECRET"},
+        "airflow-apiserver": airflow | worker | {"AIRFLOW_API_SECRET", "AIRFLOW_JWT_SECRET"},
         "airflow-settings": {"LLMOPS_PASSWORD_WORKER", "AIRFLOW_PASSWORD_ADMIN"},
         "airflow-scheduler": airflow | {"AIRFLOW_JWT_SECRET"},
+        "airflow-worker": worker,
         "airflow-dag-processor": airflow,
-        "airflow-triggerer": airflow,
+        "airflow-triggerer": airflow | worker,
         "serving": {"LLMOPS_PASSWORD_SERVING"},
         "index-follower": {"LLMOPS_PASSWORD_WORKER"},
         "notary-key": set(),
@@ -120,10 +129,48 @@ def test_the_notarys_key_and_database_role_are_its_own(services: dict[str, Any])
     assert {name for name, volumes in mounts.items() if "notary" in volumes} == {"notary-key", "notary"}
     assert mounts["notary"] == {"notary": True, "notary-keys": True}
     readers = {name for name, volumes in mounts.items() if volumes.get("notary-keys")}
-    assert readers == {"airflow-apiserver", "airflow-scheduler", "serving", "notary"}
+    assert readers == {"airflow-apiserver", "airflow-worker", "serving", "notary"}
+    assert set(mounts["airflow-worker"]) == {"lake", "airflow-logs", "notary-keys"}
+    assert mounts["airflow-scheduler"] == {"airflow-logs": False}
+    reviewers = {name for name, service in services.items() if "configs" in service}
+    assert reviewers == readers, "who verifies approvals needs both lists of public keys"
     others = [services[name]["environment"] for name in services if name != "notary"]
     assert not [e for e in others if "llmops_notary" in str(e.get("LLMOPS_DATABASE_URL"))]
     assert not [e for e in others if "LLMOPS_NOTARY_KEY" in e]
+
+
+def test_only_scheduler_and_workers_reach_the_broker(services: dict[str, Any]) -> None:
+    networks = {name: service.get("networks", ["default"]) for name, service in services.items()}
+    assert networks.pop("redis") == ["tasks"]
+    assert {name for name, joined in networks.items() if "tasks" in joined} == {
+        "airflow-scheduler",
+        "airflow-worker",
+    }
+    assert yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["networks"]["tasks"]["internal"] is True
+
+
+def test_a_workers_health_check_fails_without_worker_or_broker() -> None:
+    environment = {**os.environ, "AIRFLOW__CELERY__BROKER_URL": "redis://127.0.0.1:9/0"}
+    command = [sys.executable, str(ROOT / "docker" / "worker_health.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("the broker cannot be reached")
+    environment["AIRFLOW__CELERY__BROKER_URL"] = "memory://"
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "did not answer" in done.stderr
+
+
+def test_the_reviewers_keys_that_compose_gives_out_can_be_read() -> None:
+    configs = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())["configs"]
+    text = (ROOT / configs["reviewer-keys"]["file"]).read_text()
+    assert not AllowedSigners.parse(text, "reviewer_keys").signers, (
+        "nobody may sign before somebody was entered"
+    )
+    example = next(line for line in text.splitlines() if "ssh-ed25519" in line).removeprefix("#")
+    key = SigningKey.generate().public_line
+    (signer,) = AllowedSigners.parse(example.replace("ssh-ed25519 AAAA...", key), "example").signers
+    assert signer.namespaces == ("llmops-release",)
 
 
 def test_every_missing_secret_stops_compose_with_what_to_do() -> None:

@@ -248,8 +248,11 @@ def test_a_personal_gate_is_passed_by_the_approvers_own_signature_alone(
             principal=principal, fingerprint="f", signature=key.sign(of.encode(), RELEASES)
         )
 
-    with pytest.raises(ConfigurationError, match="no keys of reviewers"):
-        promote(environment, personally(), AUTHOR)
+    for nobody in (None, "# Nobody yet.\n"):
+        if nobody is not None:
+            environment.reviewer_keys.write_text(nobody)
+        with pytest.raises(ConfigurationError, match="no keys of reviewers"):
+            promote(environment, personally(), AUTHOR)
     environment.reviewer_keys.write_text(
         f'reviewer namespaces="llmops-release" {mine.public_line}\nanna {other.public_line}\n'
     )
@@ -285,6 +288,9 @@ def test_a_signature_made_elsewhere_counts_and_junk_under_the_same_key_takes_no_
             (release_id, mine.fingerprint),
         )
     assert personal_signatures(environment, release_id) == []
+    environment.reviewer_keys.write_text("# Nobody yet.\n")
+    assert personal_signatures(environment, release_id) == []
+    environment.reviewer_keys.write_text(f"reviewer {mine.public_line}\n")
     with pytest.raises(SignatureInvalid):
         store_signature(environment, release_id, mine.sign(b"another", RELEASES))
     stored = store_signature(environment, release_id, mine.sign(release_id.encode(), RELEASES))

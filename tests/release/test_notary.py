@@ -301,8 +301,14 @@ def approving(url: str) -> Approving:
     return make
 
 
-def test_one_request_that_cannot_be_read_does_not_keep_the_others_waiting(
-    notary: Watch, release: Make, report: Make, ask: Ask, approving: Approving, url: str
+def test_one_request_that_cannot_be_read_is_said_once_and_does_not_keep_the_others_waiting(
+    notary: Watch,
+    release: Make,
+    report: Make,
+    ask: Ask,
+    approving: Approving,
+    url: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     release_id = release()
     report_hash = report(release_id)
@@ -322,6 +328,10 @@ def test_one_request_that_cannot_be_read_does_not_keep_the_others_waiting(
     assert approved.answered_at is not None
     assert approved.expires_at - approved.answered_at == timedelta(hours=3)
     assert watching.turn() == 0
+    assert caplog.text.count("cannot be settled now: no") == 1
+    reader.answers[broken.run_id] = ServiceUnavailable("still no")
+    assert watching.turn() == watching.turn() == 0
+    assert caplog.text.count("cannot be settled now: still no") == 1
 
 
 def test_what_the_notary_decides_is_signed_and_in_the_ledger(

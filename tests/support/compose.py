@@ -31,9 +31,11 @@ from llmops.stack._spawn import spawn
 ROOT = Path(__file__).resolve().parents[2]
 STATE = "/var/lib/llmops"
 
-_PORT = re.compile(r"(?:(?<=:)|^)(5432|5000|80\d\d)(?=[/,]|$)")
+_PORT = re.compile(r"(?:(?<=:)|^)(5432|5000|6379|80\d\d)(?=[/,]|$)")
 _REFERENCE = re.compile(r"\$\{(\w+)(?:(:[-?])([^}]*))?\}")
 _BIN = Path(sys.executable).parent
+_DATABASE = ("postgres", "initdb", "pg_isready")
+_BROKER = ("redis-server", "redis-cli")
 
 
 class Compose:
@@ -41,7 +43,9 @@ class Compose:
 
     def __init__(self, folder: Path, file: Path, secrets: Mapping[str, str]) -> None:
         self.folder = folder
-        self.services: dict[str, Any] = yaml.safe_load(file.read_text("utf-8"))["services"]
+        described = yaml.safe_load(file.read_text("utf-8"))
+        self.services: dict[str, Any] = described["services"]
+        self.configs: dict[str, Any] = described["configs"]
         self._secrets = secrets
         self._holder = PortHolder()
         self._ports: dict[str, str] = {}
@@ -68,6 +72,8 @@ class Compose:
         for volume in self.services[name].get("volumes", ()):
             source, target = volume.split(":")[:2]
             text = re.sub(rf"{re.escape(target)}(?=/|$)", str(self.folder / "volumes" / source), text)
+        for config in self.services[name].get("configs", ()):
+            text = text.replace(config["target"], str(ROOT / self.configs[config["source"]]["file"]))
         text = re.sub(rf"{STATE}(?=/|$)", str(self.folder / "containers" / name), text)
         return _REFERENCE.sub(self._value, text)
 
@@ -132,6 +138,17 @@ class Compose:
             if alive and (process.info["cwd"] or "").startswith(str(self.folder)):
                 found.append(f"{process.pid} {process.info['cmdline']}")
         return found
+
+    def secrets_seen_by(self, name: str) -> set[str]:
+        """Return the secrets in a service's environment, which its processes inherit, and in its container's files."""
+        targets = [volume.split(":")[1] for volume in self.services[name].get("volumes", ())]
+        folders = [
+            self._airflow_home(name),
+            *(Path(self.local(name, target)) for target in (STATE, *targets)),
+        ]
+        files = {file for folder in folders for file in folder.rglob("*") if file.is_file()}
+        texts = ["\0".join(self.environment(name).values()).encode(), *(file.read_bytes() for file in files)]
+        return {key for key, value in self._secrets.items() if any(value.encode() in text for text in texts)}
 
     def _port(self, wanted: str) -> str:
         """Return the port that stands for one of the file; below those that the system gives to clients."""
@@ -212,6 +229,10 @@ class Compose:
         if command[0] == "postgres":
             command += self._make_cluster(environment)
             environment, folder, account = self._server.environment, self._server.place, self._server.account
+        if command[0] == "redis-server":
+            folder = Path(self.local(name, "/data"))
+            folder.mkdir(parents=True)
+            command += ["--bind", "127.0.0.1"]
         log_file = self.folder / "logs" / name
         log_file.parent.mkdir(exist_ok=True)
         with log_file.open("wb") as output:
@@ -221,9 +242,13 @@ class Compose:
         self._leaders[name] = (Leader.of(process.pid), process)
 
     def _program(self, command: list[str]) -> list[str]:
-        """Return a command with the full path of its program: of the database, or of Python's environment."""
-        if command[0] in ("postgres", "initdb", "pg_isready"):
+        """Return a command with the full path of its program: of a store's image, or of Python's environment."""
+        if command[0] in _DATABASE:
             return [str(self._server._binary(command[0])), *command[1:]]
+        if command[0] in _BROKER:
+            found = shutil.which(command[0])
+            assert found, f"there is no {command[0]} here"
+            return [found, *command[1:]]
         assert (_BIN / command[0]).exists(), f"{command[0]} is not installed in {_BIN}"
         return [str(_BIN / command[0]), *command[1:]]
 

@@ -87,6 +87,7 @@ class Notary:
         self._copies = copies
         self._unkept: SignedHead | None = None
         self._last: SignedHead | None = None
+        self._waiting: dict[str, str] = {}
 
     def turn(self) -> int:
         """Look at every open request once, enter refused attempts, sign the ledger; return how many were settled.
@@ -94,11 +95,15 @@ class Notary:
         A request that cannot be settled now does not keep the others waiting; it is tried again.
         """
         settled = 0
+        waiting = {}
         for request in self._open_requests():
             try:
                 settled += self._settle(request)
             except LlmopsError as error:
-                log.warning("The request of run %r cannot be settled now: %s", request.run_id, error)
+                waiting[request.nonce] = str(error)
+                if self._waiting.get(request.nonce) != str(error):  # said once, not at every turn
+                    log.warning("The request of run %r cannot be settled now: %s", request.run_id, error)
+        self._waiting = waiting
         self._enter_attempts()
         self._sign_ledger()
         return settled

@@ -133,14 +133,24 @@ def notary_keys(environment: Environment) -> AllowedSigners:
 
 
 def reviewer_keys(environment: Environment) -> AllowedSigners:
-    """Return the public keys of reviewers; raise ConfigurationError when there is no file of them."""
-    if environment.reviewer_keys is None or not environment.reviewer_keys.is_file():
+    """Return the public keys of reviewers; raise ConfigurationError when there are none."""
+    keys = _reviewer_keys(environment)
+    if keys is None:
         raise ConfigurationError(
             f"environment {environment.name!r} has no keys of reviewers "
             f"({environment.reviewer_keys or 'reviewer_keys is not set'}): write one line per key, "
             '<name in Airflow> namespaces="llmops-release" <public key>, as ssh-keygen(1) says under ALLOWED SIGNERS'
         )
-    return AllowedSigners.load(environment.reviewer_keys)
+    return keys
+
+
+def _reviewer_keys(environment: Environment) -> AllowedSigners | None:
+    """Return the public keys of reviewers, None when no file or no line names one: then nobody signs as a person."""
+    file = environment.reviewer_keys
+    if file is None or not file.is_file():
+        return None
+    keys = AllowedSigners.load(file, may_be_empty=True)
+    return keys if keys.signers else None
 
 
 def sign_release(environment: Environment, release_id: str, key: SigningKey) -> PersonalSignature:
@@ -182,9 +192,9 @@ def personal_signatures(environment: Environment, release_id: str) -> list[Perso
 
     A stored signature that does not verify is as good as none: anybody may store one.
     """
-    if environment.reviewer_keys is None or not environment.reviewer_keys.is_file():
+    keys = _reviewer_keys(environment)
+    if keys is None:
         return []
-    keys = reviewer_keys(environment)
     with (
         connect(environment.database_url.get_secret_value()) as connection,
         connection.cursor(row_factory=class_row(_Stored)) as cursor,

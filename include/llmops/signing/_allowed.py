@@ -153,15 +153,18 @@ class AllowedSigners:
         return cls(tuple(signers), place)
 
     @classmethod
-    def load(cls, file: Path) -> AllowedSigners:
-        """Return the signers in ``file``; raise ConfigurationError if it cannot be read or names no key."""
+    def load(cls, file: Path, *, may_be_empty: bool = False) -> AllowedSigners:
+        """Return the signers in ``file``.
+
+        Raises ConfigurationError if it cannot be read, and if it names no key unless it ``may_be_empty``.
+        """
         try:
             allowed = cls.parse(file.read_text(encoding="utf-8"), str(file))
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(
                 f"the allowed signers {str(file)!r} cannot be read ({error}): correct the path or the file"
             ) from error
-        if not allowed.signers:
+        if not allowed.signers and not may_be_empty:
             raise ConfigurationError(
                 f"the allowed signers {str(file)!r} name no key, so nobody could sign: add a line "
                 "`name ssh-ed25519 AAAA…`"
