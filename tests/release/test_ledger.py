@@ -219,7 +219,7 @@ def test_the_database_takes_no_staging_of_a_release_that_did_not_pass(
             append_entry(connection, new)
 
 
-def test_the_database_takes_no_promotion_on_an_approval_that_expired_or_was_judged_against_another(
+def test_the_database_takes_no_promotion_on_a_rejection_or_an_approval_that_expired_or_compared_with_another(
     url: str, release: Make, report: Make, ask: Callable[..., ApprovalRequest], record: Any
 ) -> None:
     release_id, other = release(), release("b")
@@ -227,6 +227,7 @@ def test_the_database_takes_no_promotion_on_an_approval_that_expired_or_was_judg
     for report_hash, changes in (
         (report(release_id), {"expires_at": soon}),
         (report(release_id, baseline=other), {}),
+        (report(release_id), {"decision": "rejected"}),
     ):
         request = ask(release_id, report_hash)
         record(request, **changes)

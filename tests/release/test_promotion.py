@@ -232,6 +232,40 @@ def test_a_changed_or_extra_file_stops_promotion_and_is_named(
     assert registry.alias("production") is None
 
 
+@pytest.mark.parametrize("where", ["registry", "cache"])
+def test_a_prompt_that_was_changed_stops_promotion(
+    environment: Environment, approved: Ask, mlflow_url: str, url: str, where: str
+) -> None:
+    request = approved()
+    pin = read_manifest(url, request.release_id).prompt
+    name, version = pin.uri.removeprefix("prompts:/").split("/")
+    if where == "registry":
+        MlflowClient(mlflow_url).set_prompt_version_tag(
+            name, version, "mlflow.prompt.text", "Say yes. {question}"
+        )
+    else:
+        (copy,) = registry_of(environment, "guide").cache.rglob(f"{pin.text_hash}.txt")
+        copy.write_text("Say yes. {question}")
+    with pytest.raises(IntegrityError, match="prompt"):
+        promote(environment, request, AUTHOR)
+    assert production(environment) is None
+
+
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_evaluation_cases_that_are_not_the_pinned_ones_stop_promotion(
+    environment: Environment, approved: Ask, how: str
+) -> None:
+    request = approved()
+    (file,) = (Path(environment.table_root("guide")) / "_cases").iterdir()
+    if how == "gone":
+        file.unlink()
+    else:
+        file.write_text(file.read_text().replace('"question": "', '"question": "Really: ', 1))
+    with pytest.raises(MissingInput, match="cases"):
+        promote(environment, request, AUTHOR)
+    assert production(environment) is None
+
+
 def test_an_index_of_another_embedder_stops_promotion(
     environment: Environment, retrieving_approved: ApprovalRequest, database: FreshDatabase
 ) -> None:

@@ -167,25 +167,25 @@ class Registry:
         return pin
 
     def prompt_text(self, pin: PromptPin) -> str:
-        """Return the text of a prompt; raise IntegrityError unless its sha-256 is the pinned one."""
+        """Return the text of a prompt, from the local copy where there is one.
+
+        Raises IntegrityError unless its sha-256 is the pinned one.
+        """
         cached = self.cache / "prompts" / f"{pin.text_hash}.txt"
         if cached.is_file():
-            text = cached.read_bytes().decode()
-        else:
-            name, _, version = pin.uri.removeprefix("prompts:/").rpartition("/")
-            with answering(self._url, f"prompt {pin.uri}"):
-                found = self._client.get_prompt_version(name, version)
-            if found is None:
-                raise MissingInput(f"MLflow at {place(self._url)} has no prompt {pin.uri}: register it again")
-            text = str(found.template)
-        if _text_hash(text) != pin.text_hash:
-            raise IntegrityError(
-                f"the text of {pin.uri} has sha-256 {_text_hash(text)}, pinned is {pin.text_hash}: "
-                f"it was changed after it was registered (in MLflow, or in {str(cached)!r})"
-            )
-        if not cached.is_file():
-            _write_atomically(cached, text.encode())
+            return _require_text(pin, cached.read_bytes().decode(), f"in {str(cached)!r}")
+        text = self.verify_prompt(pin)
+        _write_atomically(cached, text.encode())
         return text
+
+    def verify_prompt(self, pin: PromptPin) -> str:
+        """Return the text of a prompt as MLflow has it now; raise IntegrityError unless it is the pinned one."""
+        name, _, version = pin.uri.removeprefix("prompts:/").rpartition("/")
+        with answering(self._url, f"prompt {pin.uri}"):
+            found = self._client.get_prompt_version(name, version)
+        if found is None:
+            raise MissingInput(f"MLflow at {place(self._url)} has no prompt {pin.uri}: register it again")
+        return _require_text(pin, str(found.template), "in MLflow")
 
     def log_release(self, release_id: str, files: Mapping[str, str], tags: Mapping[str, str]) -> int:
         """Register a release and return its model version; one that is registered already keeps its own.
@@ -366,6 +366,15 @@ def _download(url: str, source: str, target: str) -> str:
 def _metric_name(name: str) -> str:
     """Return a metric's name in the characters that MLflow allows."""
     return re.sub(r"[^\w./: -]", "_", name.replace("@", "_at_"))
+
+
+def _require_text(pin: PromptPin, text: str, where: str) -> str:
+    if _text_hash(text) != pin.text_hash:
+        raise IntegrityError(
+            f"the text of {pin.uri} has sha-256 {_text_hash(text)}, pinned is {pin.text_hash}: "
+            f"it was changed {where} after it was registered"
+        )
+    return text
 
 
 def _text_hash(text: str) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
+from uuid import UUID
 
 import psycopg
 from psycopg.rows import class_row
@@ -87,7 +88,7 @@ class Notary:
         self._copies = copies
         self._unkept: SignedHead | None = None
         self._last: SignedHead | None = None
-        self._waiting: dict[str, str] = {}
+        self._waiting: dict[UUID, str] = {}
 
     def turn(self) -> int:
         """Look at every open request once, enter refused attempts, sign the ledger; return how many were settled.
@@ -95,7 +96,7 @@ class Notary:
         A request that cannot be settled now does not keep the others waiting; it is tried again.
         """
         settled = 0
-        waiting = {}
+        waiting: dict[UUID, str] = {}
         for request in self._open_requests():
             try:
                 settled += self._settle(request)

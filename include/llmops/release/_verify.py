@@ -100,10 +100,11 @@ def require_own_signature(
 def require_artifacts(environment: Environment, manifest: Manifest) -> None:
     """Raise IntegrityError unless every artifact is what the manifest pins; nothing of them is deserialised.
 
-    Model files are fetched anew from the registry, so that a change there is found even where a good copy is cached,
-    and the local copy is checked as well.
+    Prompt and model files are fetched anew from the registry, so that a change there is found even where a good copy is
+    cached, and the local copy is checked as well.
     """
     registry = registry_of(environment, manifest.assistant)
+    registry.verify_prompt(manifest.prompt)
     registry.prompt_text(manifest.prompt)
     if manifest.embedder is not None:
         registry.verify(manifest.embedder)
