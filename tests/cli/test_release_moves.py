@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,15 +13,17 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from pydantic import SecretStr
 
 from cli.test_release_command import ANNA, Run, Two, run, two
 from llmops.cli import release as module
 from llmops.errors import ConfigurationError, MissingInput, NotApproved, SignatureInvalid
-from llmops.release import ledger, production_release, promote
+from llmops.release import ledger, production_release, promote, report_replica
 from llmops.release._statement import personal_signatures
 from llmops.settings import Environment
 from llmops.signing import SigningKey
 from llmops.stack import AirflowError
+from support.services import FreshDatabase
 
 __all__ = ["run", "two"]
 
@@ -138,19 +141,41 @@ def test_without_a_file_of_reviewers_a_key_is_nobodys(run: Run, two: Two, tmp_pa
 
 
 def test_a_rollback_by_key_is_entered_with_the_owner_and_the_reason(
-    run: Run, in_production: Two, reviewer: Path, environment: Environment, url: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(module, "_CONFIRM_WAIT", timedelta())  # nobody serves here
+    run: Run, in_production: Two, reviewer: Path, environment: Environment, url: str
+) -> None:
     first = in_production[0].release_id
-    output = run("rollback", "--assistant", "guide", "--reason", "it is rude", "--key", str(reviewer)).output
-    assert output == f"release {first} is in production on 0 replica(s)\n"
+    run("rollback", "--assistant", "guide", "--reason", "it is rude", "--key", str(reviewer))
     assert production_release(environment, "guide") == first
     entry = ledger(url)[-1]
     fingerprint = SigningKey.load(reviewer).fingerprint
     assert (entry.action, entry.actor, entry.authentication, entry.reason) == (
         "roll back", "rita", f"SSH key {fingerprint}", "it is rude",
     )  # fmt: skip
+
+
+def test_a_rollback_where_no_service_runs_is_done_at_once_and_warns_that_nobody_confirmed_it(
+    run: Run, in_production: Two, reviewer: Path, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CONFIRM_WAIT", timedelta(seconds=6))
+    first = in_production[0].release_id
+    began = time.monotonic()
+    result = run("rollback", "--assistant", "guide", "--reason", "r", "--key", str(reviewer))
+    assert time.monotonic() - began < 6
+    assert result.exit_code == 0
+    assert result.stdout == f"release {first} is in production, on no replica\n"
+    assert "no service that answers for 'guide' is running here" in result.stderr
+    assert "nobody confirmed" in result.stderr
+    assert production_release(environment, "guide") == first
+
+
+def test_a_rollback_that_a_replica_follows_says_how_many_and_warns_of_nothing(
+    run: Run, in_production: Two, reviewer: Path, environment: Environment, database: FreshDatabase
+) -> None:
+    first = in_production[0].release_id
+    serving = environment.model_copy(update={"database_url": SecretStr(database.url("llmops_serving"))})
+    report_replica(serving, "guide", first, "r1")
+    result = run("rollback", "--assistant", "guide", "--reason", "r", "--key", str(reviewer))
+    assert (result.stdout, result.stderr) == (f"release {first} is in production on 1 replica(s)\n", "")
 
 
 def test_a_rollback_goes_to_no_release_that_was_never_in_production(
