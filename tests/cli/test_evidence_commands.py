@@ -101,6 +101,21 @@ def test_a_receipt_exits_with_1_only_where_it_was_asked_to_verify_and_a_line_nam
     assert [check["name"] for check in checks if check["fault"]] == ["ledger"]
 
 
+def test_a_receipt_prints_every_line_whatever_is_wrong_with_the_others(
+    run: Run, answer_id: str, database: FreshDatabase
+) -> None:
+    with psycopg.connect(database.url("llmops_owner")) as connection:
+        connection.execute("UPDATE releases SET manifest = '{}'")
+    shown = run("receipt", answer_id).output
+    marked = [line.split() for line in shown.splitlines() if line.lstrip()[:1] in "✓✗"]
+    assert [(mark, name) for mark, name, *_ in marked] == [
+        ("✓", "answer"), ("✓", "chunks"), ("✗", "release"), ("✗", "gate"), ("✗", "approval"), ("✓", "production"),
+        ("✓", "ledger"),
+    ]  # fmt: skip
+    assert "not checked: it rests on the line 'release'" in shown
+    assert "not checked: it rests on the line 'gate report'" in shown
+
+
 def test_a_receipt_shows_a_question_without_what_steers_a_terminal(run: Run, answer_id: str) -> None:
     shown = CliRunner().invoke(receipt_module.command, [answer_id], catch_exceptions=False, color=True)
     assert "Why?" in shown.output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,11 +18,14 @@ from llmops.release import (
     load_release,
     make_notary_key,
     promote,
+    read_manifest,
+    read_report,
     roll_back,
     sign_release,
     stage,
     store_signature,
 )
+from llmops.release._approval import require_pass_of
 from llmops.release._ledger import newest_move
 from llmops.release._statement import RELEASES, PersonalSignature, personal_signatures
 from llmops.settings import Environment
@@ -173,6 +177,13 @@ def test_an_approval_of_another_environment_or_assistant_is_refused(
     elsewhere = serving.model_copy(update={"name": "prod"})
     with pytest.raises(NotApproved, match="for 'guide' in environment 'dev', this is 'guide' in 'prod'"):
         loaded(elsewhere)
+
+
+def test_a_report_without_rules_is_none_of_a_release(release: Make, report: Make, url: str) -> None:
+    release_id = release()
+    bare = replace(read_report(url, report(release_id)), report='{"verdict": "PASS"}')
+    with pytest.raises(IntegrityError, match="decided with other rules"):
+        require_pass_of(read_manifest(url, release_id), bare)
 
 
 def test_a_release_that_was_rolled_back_to_rests_on_its_own_approval(
