@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from pydantic import SecretStr
 
 from cli.test_release_command import ANNA, Run, Two, run, two
 from llmops.cli import release as module
@@ -23,7 +20,7 @@ from llmops.release._statement import personal_signatures
 from llmops.settings import Environment
 from llmops.signing import SigningKey
 from llmops.stack import AirflowError
-from support.services import FreshDatabase
+from support.http import FakeService, listening
 
 __all__ = ["run", "two"]
 
@@ -57,36 +54,28 @@ def in_production(environment: Environment, two: Two) -> Two:
     return two
 
 
-class FakeAirflow(BaseHTTPRequestHandler):
+class FakeAirflow(FakeService):
     """Gives a token for the right password, and 401 for any other."""
 
     asked: list[str]
 
     def do_POST(self) -> None:
-        given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        given = json.loads(self.body())
         type(self).asked.append(f"{self.path} {given['username']}")
         right = self.path == "/auth/token" and given["password"] == PASSWORD
-        body = json.dumps({"access_token": "t"} if right else {"detail": "Invalid credentials"}).encode()
-        self.send_response(201 if right else 401)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Stay silent."""
+        answer = {"access_token": "t"} if right else {"detail": "Invalid credentials"}
+        self.reply(201 if right else 401, json.dumps(answer).encode())
 
 
 @pytest.fixture
 def airflow(environment: Environment, run: Run, tmp_path: Path) -> Iterator[list[str]]:
     """A fake Airflow at the environment's address; return what it was asked."""
     FakeAirflow.asked = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), FakeAirflow) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with listening(FakeAirflow) as here:
         file = tmp_path / "include" / "environments" / "dev.yaml"
-        here = f"airflow_url: http://127.0.0.1:{server.server_port}"
-        file.write_text(file.read_text().replace("airflow_url: http://127.0.0.1:9", here))
+        text = file.read_text()
+        file.write_text(text.replace("airflow_url: http://127.0.0.1:9", f"airflow_url: {here}"))
         yield FakeAirflow.asked
-        server.shutdown()
 
 
 def test_approve_stores_the_owners_signature_over_the_whole_id(
@@ -169,10 +158,9 @@ def test_a_rollback_where_no_service_runs_is_done_at_once_and_warns_that_nobody_
 
 
 def test_a_rollback_that_a_replica_follows_says_how_many_and_warns_of_nothing(
-    run: Run, in_production: Two, reviewer: Path, environment: Environment, database: FreshDatabase
+    run: Run, in_production: Two, reviewer: Path, serving: Environment
 ) -> None:
     first = in_production[0].release_id
-    serving = environment.model_copy(update={"database_url": SecretStr(database.url("llmops_serving"))})
     report_replica(serving, "guide", first, "r1")
     result = run("rollback", "--assistant", "guide", "--reason", "r", "--key", str(reviewer))
     assert (result.stdout, result.stderr) == (f"release {first} is in production on 1 replica(s)\n", "")

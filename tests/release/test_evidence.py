@@ -9,7 +9,6 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from pydantic import SecretStr
 
 from llmops.errors import ConfigurationError, IntegrityError, NotApproved, SignatureInvalid
 from llmops.release import (
@@ -31,29 +30,11 @@ from llmops.release._statement import RELEASES, PersonalSignature, personal_sign
 from llmops.settings import Environment
 from llmops.signing import SigningKey
 from release.conftest import PERSONAL
-from support.services import FreshDatabase
 
 Make = Callable[..., str]
 Ask = Callable[..., ApprovalRequest]
 Record = Callable[..., None]
 AUTHOR = Actor("author", "Airflow login")
-
-
-@pytest.fixture
-def serving(environment: Environment, database: FreshDatabase) -> Environment:
-    """The environment as the service has it: with its own role in the database."""
-    return environment.model_copy(update={"database_url": SecretStr(database.url("llmops_serving"))})
-
-
-@pytest.fixture
-def owner(database: FreshDatabase) -> Callable[[str], None]:
-    """Return what a database administrator can do: any statement, past every grant."""
-
-    def execute(statement: str) -> None:
-        with psycopg.connect(database.url("llmops_owner")) as connection:
-            connection.execute(statement)  # type: ignore[call-overload]
-
-    return execute
 
 
 @pytest.fixture

@@ -386,23 +386,21 @@ def test_a_report_changed_in_the_database_is_refused(
 
 
 def test_confirmation_fails_when_a_replica_it_saw_went_silent(
-    environment: Environment, database: FreshDatabase, approved: Ask, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, serving: Environment, approved: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = approved()
     promote(environment, request, AUTHOR)
     monkeypatch.setattr("llmops.release._verify.LIVE", timedelta(seconds=1))
-    serving = environment.model_copy(update={"database_url": _secret(database.url("llmops_serving"))})
     report_replica(serving, "guide", "b" * 64, "r1")
     with pytest.raises(NotConfirmed, match="r1"):
         confirm(environment, request.release_id, timedelta(seconds=3))
 
 
 def test_confirmation_waits_for_every_live_replica(
-    environment: Environment, database: FreshDatabase, approved: Ask
+    environment: Environment, serving: Environment, approved: Ask
 ) -> None:
     request = approved()
     promote(environment, request, AUTHOR)
-    serving = environment.model_copy(update={"database_url": _secret(database.url("llmops_serving"))})
     assert confirm(environment, request.release_id, timedelta(seconds=0)) == 0
     report_replica(serving, "guide", "b" * 64, "r1")
     with pytest.raises(NotConfirmed, match="r1"):
@@ -414,15 +412,14 @@ def test_confirmation_waits_for_every_live_replica(
 
 @pytest.mark.parametrize("heard_of", [False, True], ids=["never", "a minute ago"])
 def test_confirmation_that_awaits_no_service_is_complete_at_once_where_none_is_alive(
-    environment: Environment, database: FreshDatabase, approved: Ask, url: str, heard_of: bool
-) -> None:
+    environment: Environment, serving: Environment, owner: Callable[[str], None], approved: Ask, url: str,
+    heard_of: bool,
+) -> None:  # fmt: skip
     request = approved()
     promote(environment, request, AUTHOR)
     if heard_of:
-        serving = environment.model_copy(update={"database_url": _secret(database.url("llmops_serving"))})
         report_replica(serving, "guide", "b" * 64, "r1")
-        with psycopg.connect(database.url("llmops_owner")) as connection:
-            connection.execute("UPDATE replicas SET seen_at = now() - interval '1 minute'")
+        owner("UPDATE replicas SET seen_at = now() - interval '1 minute'")
     began = time.monotonic()
     assert confirm(environment, request.release_id, timedelta(seconds=6), await_service=False) == 0
     assert time.monotonic() - began < 5
@@ -432,11 +429,10 @@ def test_confirmation_that_awaits_no_service_is_complete_at_once_where_none_is_a
 
 
 def test_confirmation_that_awaits_no_service_still_waits_for_one_that_is_alive(
-    environment: Environment, database: FreshDatabase, approved: Ask
+    environment: Environment, serving: Environment, approved: Ask
 ) -> None:
     request = approved()
     promote(environment, request, AUTHOR)
-    serving = environment.model_copy(update={"database_url": _secret(database.url("llmops_serving"))})
     report_replica(serving, "guide", "b" * 64, "r1")
     with pytest.raises(NotConfirmed, match="r1"):
         confirm(environment, request.release_id, timedelta(seconds=0.5), await_service=False)
@@ -486,9 +482,3 @@ def test_the_text_of_a_request_carries_both_hashes_and_the_report(
     )
     assert release_id[:12] in subject
     assert all(part in body for part in (release_id, request.report_hash, "author", "PASS"))
-
-
-def _secret(value: str):
-    from pydantic import SecretStr
-
-    return SecretStr(value)

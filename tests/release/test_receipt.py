@@ -9,7 +9,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pyarrow as pa
 import pytest
 
@@ -30,7 +29,6 @@ from llmops.release import (
     sign_release,
     stage,
 )
-from llmops.release._ledger import sign_head
 from llmops.settings import Environment
 from llmops.signing import SigningKey
 from release.conftest import PERSONAL
@@ -84,29 +82,6 @@ def answered(database: FreshDatabase) -> Callable[..., str]:
         return answer_id
 
     return log
-
-
-@pytest.fixture
-def signed(database: FreshDatabase, notary_key: SigningKey) -> Callable[[], None]:
-    """Sign the ledger's head, as the notary does."""
-
-    def sign() -> None:
-        with psycopg.connect(database.url("llmops_notary")) as connection:
-            head = sign_head("dev", ledger(database.url("llmops_notary"))[-1], notary_key)
-            connection.execute(
-                "INSERT INTO ledger_heads VALUES (%s, %s, %s)", (head.entry, head.statement, head.signature)
-            )
-
-    return sign
-
-
-@pytest.fixture
-def owner(database: FreshDatabase) -> Callable[[str], None]:
-    def execute(statement: str) -> None:
-        with psycopg.connect(database.url("llmops_owner")) as connection:
-            connection.execute(statement)  # type: ignore[call-overload]
-
-    return execute
 
 
 @pytest.fixture
