@@ -2,6 +2,30 @@
 
 from __future__ import annotations
 
-from release.conftest import approved, ask, environment, notary_key, record, release, report, url
+from release.conftest import (
+    approved,
+    ask,
+    environment,
+    notary_key,
+    owner,
+    record,
+    release,
+    report,
+    serving,
+    signed,
+    url,
+)
 
-__all__ = ["approved", "ask", "environment", "notary_key", "record", "release", "report", "url"]
+__all__ = [
+    "approved",
+    "ask",
+    "environment",
+    "notary_key",
+    "owner",
+    "record",
+    "release",
+    "report",
+    "serving",
+    "signed",
+    "url",
+]

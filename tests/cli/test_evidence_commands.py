@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import psycopg
 import pytest
 from click.testing import CliRunner, Result
 
@@ -15,10 +14,8 @@ from llmops.answers import AnswerOutcome, close_answer, open_answer
 from llmops.cli import ledger as ledger_module
 from llmops.cli import receipt as receipt_module
 from llmops.errors import MissingInput
-from llmops.release import ApprovalRequest, ledger, promote
-from llmops.release._ledger import sign_head
+from llmops.release import ApprovalRequest, promote
 from llmops.settings import Environment
-from llmops.signing import SigningKey
 from support.configured import configured
 from support.services import FreshDatabase
 
@@ -38,29 +35,23 @@ def run(environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def answer_id(
     database: FreshDatabase, environment: Environment, approved: Callable[..., ApprovalRequest],
-    notary_key: SigningKey,
+    signed: Callable[[], None],
 ) -> str:  # fmt: skip
     """An answer without passages, of a release in production, with the whole ledger signed."""
     request = approved()
     promote(environment, request, ANNA)
-    with psycopg.connect(database.url("llmops_notary")) as connection:
-        head = sign_head("dev", ledger(database.url("llmops_notary"))[-1], notary_key)
-        connection.execute(
-            "INSERT INTO ledger_heads VALUES (%s, %s, %s)", (head.entry, head.statement, head.signature)
-        )
+    signed()
     serving = database.url("llmops_serving")
     made = open_answer(serving, assistant="guide", release_id=request.release_id, question="Why?\x1b[31m")
     close_answer(serving, made, AnswerOutcome("I do not know.", chunks=(), status="complete"))
     return made
 
 
-def edit(database: FreshDatabase) -> None:
-    with psycopg.connect(database.url("llmops_owner")) as connection:
-        connection.execute("UPDATE release_ledger SET actor = 'nobody' WHERE entry = 1")
+EDIT = "UPDATE release_ledger SET actor = 'nobody' WHERE entry = 1"
 
 
 def test_an_intact_ledger_exits_with_0_and_an_edited_one_with_1_and_the_place(
-    run: Run, answer_id: str, database: FreshDatabase
+    run: Run, answer_id: str, owner: Callable[[str], None]
 ) -> None:
     good = run("ledger", "verify")
     said = "2 entries, 1 signed heads, signed up to entry 2\n✓ the ledger is what was written\n"
@@ -69,7 +60,7 @@ def test_an_intact_ledger_exits_with_0_and_an_edited_one_with_1_and_the_place(
     assert (intact.exit_code, json.loads(intact.output)) == (
         0, {"entries": 2, "signed": 2, "heads": 1, "faults": []},
     )  # fmt: skip
-    edit(database)
+    owner(EDIT)
     bad = run("ledger", "verify")
     assert bad.exit_code == 1
     assert "✗ entry 1: was edited: its content does not give its hash\n" in bad.output
@@ -81,13 +72,13 @@ def test_an_intact_ledger_exits_with_0_and_an_edited_one_with_1_and_the_place(
 
 
 def test_a_receipt_exits_with_1_only_where_it_was_asked_to_verify_and_a_line_names_a_fault(
-    run: Run, answer_id: str, database: FreshDatabase
+    run: Run, answer_id: str, owner: Callable[[str], None]
 ) -> None:
     good = run("receipt", answer_id, "--verify")
     assert good.exit_code == 0
     assert f"Receipt of answer {answer_id}" in good.output
     assert "✗" not in good.output
-    edit(database)
+    owner(EDIT)
     assert [run("receipt", answer_id, *flag).exit_code for flag in ((), ("--verify",), ("--json",))] == [
         0,
         1,
@@ -99,6 +90,20 @@ def test_a_receipt_exits_with_1_only_where_it_was_asked_to_verify_and_a_line_nam
     assert both.exit_code == 1
     checks = json.loads(both.output)["checks"]
     assert [check["name"] for check in checks if check["fault"]] == ["ledger"]
+
+
+def test_a_receipt_prints_every_line_whatever_is_wrong_with_the_others(
+    run: Run, answer_id: str, owner: Callable[[str], None]
+) -> None:
+    owner("UPDATE releases SET manifest = '{}'")
+    shown = run("receipt", answer_id).output
+    marked = [line.split() for line in shown.splitlines() if line.lstrip().startswith(("✓", "✗"))]
+    assert [(mark, name) for mark, name, *_ in marked] == [
+        ("✓", "answer"), ("✓", "chunks"), ("✗", "release"), ("✗", "gate"), ("✗", "approval"), ("✓", "production"),
+        ("✓", "ledger"),
+    ]  # fmt: skip
+    assert "not checked: it rests on the line 'release'" in shown
+    assert "not checked: it rests on the line 'gate report'" in shown
 
 
 def test_a_receipt_shows_a_question_without_what_steers_a_terminal(run: Run, answer_id: str) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,12 @@ from click.testing import CliRunner
 from cli.test_release_command import ANNA, Run, Two, run, two
 from llmops.cli import release as module
 from llmops.errors import ConfigurationError, MissingInput, NotApproved, SignatureInvalid
-from llmops.release import ledger, production_release, promote
+from llmops.release import ledger, production_release, promote, report_replica
 from llmops.release._statement import personal_signatures
 from llmops.settings import Environment
 from llmops.signing import SigningKey
 from llmops.stack import AirflowError
+from support.http import FakeService, listening
 
 __all__ = ["run", "two"]
 
@@ -54,36 +54,28 @@ def in_production(environment: Environment, two: Two) -> Two:
     return two
 
 
-class FakeAirflow(BaseHTTPRequestHandler):
+class FakeAirflow(FakeService):
     """Gives a token for the right password, and 401 for any other."""
 
     asked: list[str]
 
     def do_POST(self) -> None:
-        given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        given = json.loads(self.body())
         type(self).asked.append(f"{self.path} {given['username']}")
         right = self.path == "/auth/token" and given["password"] == PASSWORD
-        body = json.dumps({"access_token": "t"} if right else {"detail": "Invalid credentials"}).encode()
-        self.send_response(201 if right else 401)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Stay silent."""
+        answer = {"access_token": "t"} if right else {"detail": "Invalid credentials"}
+        self.reply(201 if right else 401, json.dumps(answer).encode())
 
 
 @pytest.fixture
 def airflow(environment: Environment, run: Run, tmp_path: Path) -> Iterator[list[str]]:
     """A fake Airflow at the environment's address; return what it was asked."""
     FakeAirflow.asked = []
-    with ThreadingHTTPServer(("127.0.0.1", 0), FakeAirflow) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with listening(FakeAirflow) as here:
         file = tmp_path / "include" / "environments" / "dev.yaml"
-        here = f"airflow_url: http://127.0.0.1:{server.server_port}"
-        file.write_text(file.read_text().replace("airflow_url: http://127.0.0.1:9", here))
+        text = file.read_text()
+        file.write_text(text.replace("airflow_url: http://127.0.0.1:9", f"airflow_url: {here}"))
         yield FakeAirflow.asked
-        server.shutdown()
 
 
 def test_approve_stores_the_owners_signature_over_the_whole_id(
@@ -138,19 +130,40 @@ def test_without_a_file_of_reviewers_a_key_is_nobodys(run: Run, two: Two, tmp_pa
 
 
 def test_a_rollback_by_key_is_entered_with_the_owner_and_the_reason(
-    run: Run, in_production: Two, reviewer: Path, environment: Environment, url: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(module, "_CONFIRM_WAIT", timedelta())  # nobody serves here
+    run: Run, in_production: Two, reviewer: Path, environment: Environment, url: str
+) -> None:
     first = in_production[0].release_id
-    output = run("rollback", "--assistant", "guide", "--reason", "it is rude", "--key", str(reviewer)).output
-    assert output == f"release {first} is in production on 0 replica(s)\n"
+    run("rollback", "--assistant", "guide", "--reason", "it is rude", "--key", str(reviewer))
     assert production_release(environment, "guide") == first
     entry = ledger(url)[-1]
     fingerprint = SigningKey.load(reviewer).fingerprint
     assert (entry.action, entry.actor, entry.authentication, entry.reason) == (
         "roll back", "rita", f"SSH key {fingerprint}", "it is rude",
     )  # fmt: skip
+
+
+def test_a_rollback_where_no_service_runs_is_done_at_once_and_warns_that_nobody_confirmed_it(
+    run: Run, in_production: Two, reviewer: Path, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CONFIRM_WAIT", timedelta(seconds=6))
+    first = in_production[0].release_id
+    began = time.monotonic()
+    result = run("rollback", "--assistant", "guide", "--reason", "r", "--key", str(reviewer))
+    assert time.monotonic() - began < 6
+    assert result.exit_code == 0
+    assert result.stdout == f"release {first} is in production, on no replica\n"
+    assert "no service that answers for 'guide' is running here" in result.stderr
+    assert "nobody confirmed" in result.stderr
+    assert production_release(environment, "guide") == first
+
+
+def test_a_rollback_that_a_replica_follows_says_how_many_and_warns_of_nothing(
+    run: Run, in_production: Two, reviewer: Path, serving: Environment
+) -> None:
+    first = in_production[0].release_id
+    report_replica(serving, "guide", first, "r1")
+    result = run("rollback", "--assistant", "guide", "--reason", "r", "--key", str(reviewer))
+    assert (result.stdout, result.stderr) == (f"release {first} is in production on 1 replica(s)\n", "")
 
 
 def test_a_rollback_goes_to_no_release_that_was_never_in_production(

@@ -360,5 +360,16 @@ def test_the_receipt_of_an_answer_shows_each_line_and_escapes_everything(
     shown = page(f"/receipts?answer={answer}")
     assert "<script>" not in shown
     assert hostile in _text(shown)
-    assert "1 of 3 lines name a fault" in _text(shown)
+    assert "5 of 7 lines name a fault" in _text(shown)
+    for line in (
+        "✓ answer",
+        "✓ chunks",
+        "✗ release",
+        "✗ gate report",
+        "✗ approval",
+        "✗ production",
+        "✗ ledger",
+    ):
+        assert line in _text(shown)
     assert "no release" in _text(shown)
+    assert "not checked: it rests on the line 'approval'" in _text(shown)

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from llmops.evaluation import (
     Case,
@@ -28,12 +29,14 @@ from llmops.release import (
     RunReference,
     StoredReport,
     code_digest,
+    ledger,
     open_approval,
     registry_of,
     request_of_run,
     stage,
 )
 from llmops.release._gate_texts import save_gate_texts, with_texts
+from llmops.release._ledger import sign_head
 from llmops.release._statement import Statement, sign_statement
 from llmops.release._store import save_manifest, save_report
 from llmops.settings import Environment
@@ -74,6 +77,37 @@ def environment(
 @pytest.fixture
 def url(environment: Environment) -> str:
     return environment.database_url.get_secret_value()
+
+
+@pytest.fixture
+def serving(environment: Environment, database: FreshDatabase) -> Environment:
+    """The environment as the service has it: with its own role in the database."""
+    return environment.model_copy(update={"database_url": SecretStr(database.url("llmops_serving"))})
+
+
+@pytest.fixture
+def owner(database: FreshDatabase) -> Callable[[str], None]:
+    """Return what a database administrator can do: any statement, past every grant."""
+
+    def execute(statement: str) -> None:
+        with psycopg.connect(database.url("llmops_owner")) as connection:
+            connection.execute(statement)  # type: ignore[call-overload]
+
+    return execute
+
+
+@pytest.fixture
+def signed(database: FreshDatabase, notary_key: SigningKey) -> Callable[[], None]:
+    """Sign the ledger's head, as the notary does."""
+
+    def sign() -> None:
+        with psycopg.connect(database.url("llmops_notary")) as connection:
+            head = sign_head("dev", ledger(database.url("llmops_notary"))[-1], notary_key)
+            connection.execute(
+                "INSERT INTO ledger_heads VALUES (%s, %s, %s)", (head.entry, head.statement, head.signature)
+            )
+
+    return sign
 
 
 CASES = [Case(id="one", question="Why?", slice="unanswerable")]

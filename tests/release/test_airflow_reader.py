@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
 
@@ -14,6 +12,7 @@ import pytest
 
 from llmops.errors import ServiceUnavailable
 from llmops.release import AirflowReader, ApprovalRequest
+from support.http import FakeService, listening
 
 _RUN = "/api/v2/dags/release_assistant/dagRuns/manual%2F%C3%BC"
 _ANSWER = f"{_RUN}/taskInstances/ask_reviewer/-1/hitlDetails"
@@ -42,31 +41,22 @@ class Airflow:
 def airflow() -> Iterator[Airflow]:
     fake = Airflow()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(FakeService):
         def do_POST(self) -> None:
-            login = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            known = self.path == "/auth/token" and login["password"] == "secret"
-            self._reply(201, json.dumps({"access_token": fake.log_in(login)})) if known else self._reply(401)
+            login = json.loads(self.body())
+            if self.path == "/auth/token" and login["password"] == "secret":
+                self.reply(201, json.dumps({"access_token": fake.log_in(login)}).encode())
+            else:
+                self.reply(401)
 
         def do_GET(self) -> None:
             if self.headers["Authorization"].removeprefix("Bearer ") not in fake.tokens:
-                return self._reply(401)
-            return self._reply(*fake.pages.get(self.path, (404, "")))
+                return self.reply(401)
+            status, page = fake.pages.get(self.path, (404, ""))
+            return self.reply(status, page.encode())
 
-        def _reply(self, status: int, text: str = "") -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(text.encode())))
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        fake.url = f"http://127.0.0.1:{server.server_address[1]}"
+    with listening(Handler) as fake.url:
         yield fake
-        server.shutdown()
 
 
 @pytest.fixture

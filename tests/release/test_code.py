@@ -9,6 +9,8 @@ from llmops.release import _code
 from llmops.release._code import code_digest, commit, committers, is_dirty
 from llmops.settings import inherited
 
+IDENTITY = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -17,10 +19,13 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "include").mkdir(parents=True)
     (folder / "include" / "a.py").write_text("a = 1\n")
     monkeypatch.setenv("LLMOPS_INCLUDE", str(folder / "include"))
-    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
-    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "a"]):
-        subprocess.run(["git", "-C", str(folder), *command], check=True)
+    for command in (["init", "-q"], ["add", "."], [*IDENTITY, "commit", "-q", "-m", "a"]):
+        _git(folder, *command)
     return folder
+
+
+def _git(checkout: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-C", str(checkout), *arguments], check=True)
 
 
 def test_a_checkout_is_dirty_from_the_first_change_of_its_code(checkout: Path) -> None:
@@ -107,6 +112,45 @@ def test_authors_committers_and_co_authors_since_a_commit_count_once_and_in_smal
 
 def test_nobody_changed_anything_since_the_newest_commit(checkout: Path) -> None:
     assert committers(_commit(checkout, "include/a.py", "bert")) == ()
+
+
+def test_going_back_to_older_code_is_a_change_by_all_who_wrote_what_it_takes_away(checkout: Path) -> None:
+    older = _commit(checkout, "include/a.py", "earlier", "earlier")
+    _commit(checkout, "include/a.py", "bert", "merger")
+    since = _commit(checkout, "dags/a.py", "carl", "merger")
+    _git(checkout, "checkout", "-q", older)
+    assert committers(since) == ("bert@example.org", "carl@example.org", "merger@example.org")
+
+
+def test_code_of_another_branch_is_a_change_by_all_who_wrote_on_one_of_the_two(checkout: Path) -> None:
+    fork = _commit(checkout, "include/a.py", "earlier", "earlier")
+    since = _commit(checkout, "include/b.py", "bert", "bert")
+    _git(checkout, "checkout", "-q", fork)
+    _commit(checkout, "include/c.py", "carl", "carl")
+    assert committers(since) == ("bert@example.org", "carl@example.org")
+
+
+def test_a_merge_that_drops_what_one_side_wrote_hides_neither_that_side_nor_who_merged(
+    checkout: Path,
+) -> None:
+    fork = _commit(checkout, "include/a.py", "earlier", "earlier")
+    since = _commit(checkout, "include/b.py", "bert", "bert")
+    dropped = _commit(checkout, "include/b.py", "carl", "carl")
+    _git(checkout, "checkout", "-q", fork)
+    _commit(checkout, "include/c.py", "dora", "dora")
+    _git(checkout, *IDENTITY, "merge", "-q", "-s", "ours", "-m", "m", dropped)
+    assert committers(since) == ("a@example.org", "carl@example.org", "dora@example.org")
+
+
+def test_a_clone_that_does_not_have_the_commit_can_tell_of_nobody(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    since = _commit(checkout, "include/a.py", "bert")
+    _commit(checkout, "include/a.py", "carl")
+    shallow = tmp_path / "shallow"
+    subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{checkout}", str(shallow)], check=True)
+    monkeypatch.setenv("LLMOPS_INCLUDE", str(shallow / "include"))
+    assert committers(since) is None
 
 
 def test_before_the_first_release_only_the_last_commit_of_what_answers_counts(checkout: Path) -> None:

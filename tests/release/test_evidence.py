@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
-from pydantic import SecretStr
 
 from llmops.errors import ConfigurationError, IntegrityError, NotApproved, SignatureInvalid
 from llmops.release import (
@@ -17,39 +17,24 @@ from llmops.release import (
     load_release,
     make_notary_key,
     promote,
+    read_manifest,
+    read_report,
     roll_back,
     sign_release,
     stage,
     store_signature,
 )
+from llmops.release._approval import require_pass_of
 from llmops.release._ledger import newest_move
 from llmops.release._statement import RELEASES, PersonalSignature, personal_signatures
 from llmops.settings import Environment
 from llmops.signing import SigningKey
 from release.conftest import PERSONAL
-from support.services import FreshDatabase
 
 Make = Callable[..., str]
 Ask = Callable[..., ApprovalRequest]
 Record = Callable[..., None]
 AUTHOR = Actor("author", "Airflow login")
-
-
-@pytest.fixture
-def serving(environment: Environment, database: FreshDatabase) -> Environment:
-    """The environment as the service has it: with its own role in the database."""
-    return environment.model_copy(update={"database_url": SecretStr(database.url("llmops_serving"))})
-
-
-@pytest.fixture
-def owner(database: FreshDatabase) -> Callable[[str], None]:
-    """Return what a database administrator can do: any statement, past every grant."""
-
-    def execute(statement: str) -> None:
-        with psycopg.connect(database.url("llmops_owner")) as connection:
-            connection.execute(statement)  # type: ignore[call-overload]
-
-    return execute
 
 
 @pytest.fixture
@@ -173,6 +158,13 @@ def test_an_approval_of_another_environment_or_assistant_is_refused(
     elsewhere = serving.model_copy(update={"name": "prod"})
     with pytest.raises(NotApproved, match="for 'guide' in environment 'dev', this is 'guide' in 'prod'"):
         loaded(elsewhere)
+
+
+def test_a_report_without_rules_is_none_of_a_release(release: Make, report: Make, url: str) -> None:
+    release_id = release()
+    bare = replace(read_report(url, report(release_id)), report='{"verdict": "PASS"}')
+    with pytest.raises(IntegrityError, match="decided with other rules"):
+        require_pass_of(read_manifest(url, release_id), bare)
 
 
 def test_a_release_that_was_rolled_back_to_rests_on_its_own_approval(

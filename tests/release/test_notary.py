@@ -378,6 +378,15 @@ def test_the_notary_records_an_approval_only_of_a_pass_in_its_own_environment(
         assert (recorded.approver, "is FAIL" in recorded.reason) == (None, True)
 
 
+def rejection(watching: Notary, url: str, asked: ApprovalRequest) -> str:
+    """Let the notary look once, and return why it rejected a request."""
+    assert watching.turn() == 1
+    recorded = approval_of(url, asked.nonce)
+    assert recorded is not None
+    assert recorded.decision == "rejected"
+    return recorded.reason
+
+
 def test_the_notary_rejects_a_release_of_other_rules_than_its_own_file_has(
     guide: Callable[[GateRules], None], notary: Watch, release: Make, report: Make, ask: Ask,
     approving: Approving, url: str,
@@ -386,11 +395,8 @@ def test_the_notary_rejects_a_release_of_other_rules_than_its_own_file_has(
     guide(PERSONAL)
     release_id = release(gate=GATE)
     asked = ask(release_id, report(release_id, gate=GATE))
-    notary(Reader({asked.run_id: approving(asked)})).turn()
-    recorded = approval_of(url, asked.nonce)
-    assert recorded is not None
-    assert recorded.decision == "rejected"
-    assert "other gate rules than the notary's own file" in recorded.reason
+    watching = notary(Reader({asked.run_id: approving(asked)}))
+    assert "other gate rules than the notary's own file" in rejection(watching, url, asked)
 
 
 def test_the_notary_decides_again_and_rejects_a_report_that_does_not_come_out_the_same(
@@ -404,11 +410,8 @@ def test_the_notary_decides_again_and_rejects_a_report_that_does_not_come_out_th
     lied = hashlib.sha256(text.encode()).hexdigest()
     save_report(url, StoredReport(lied, release_id, None, "PASS", text, "All is well."))
     asked = forged(release_id, lied)
-    notary(Reader({asked.run_id: approving(asked)})).turn()
-    recorded = approval_of(url, asked.nonce)
-    assert recorded is not None
-    assert recorded.decision == "rejected"
-    assert "decided again" in recorded.reason
+    watching = notary(Reader({asked.run_id: approving(asked)}))
+    assert "decided again" in rejection(watching, url, asked)
 
 
 def test_the_notary_rejects_a_page_that_is_not_the_reports_own(
@@ -419,11 +422,8 @@ def test_the_notary_rejects_a_page_that_is_not_the_reports_own(
     asked = ask(release_id, report(release_id))
     with psycopg.connect(url) as connection:
         connection.execute("UPDATE gate_reports SET markdown = 'All is well.'")
-    notary(Reader({asked.run_id: approving(asked)})).turn()
-    recorded = approval_of(url, asked.nonce)
-    assert recorded is not None
-    assert recorded.decision == "rejected"
-    assert "page" in recorded.reason
+    watching = notary(Reader({asked.run_id: approving(asked)}))
+    assert "page" in rejection(watching, url, asked)
 
 
 def test_the_notary_rejects_a_report_of_other_rules_than_the_release_pins(
@@ -432,10 +432,7 @@ def test_the_notary_rejects_a_report_of_other_rules_than_the_release_pins(
     release_id = release(gate=GATE)
     asked = forged(release_id, report(release_id, gate=PERSONAL))
     watching = notary(Reader({asked.run_id: answer()}))
-    assert watching.turn() == 1
-    recorded = approval_of(url, asked.nonce)
-    assert recorded is not None
-    assert "other rules" in recorded.reason
+    assert "other rules" in rejection(watching, url, asked)
 
 
 @pytest.mark.parametrize(
@@ -455,11 +452,7 @@ def test_the_notary_rejects_what_was_changed_after_it_was_decided(
     with psycopg.connect(database.url("llmops_owner")) as connection:
         connection.execute(f"UPDATE {change}")
     watching = notary(Reader({asked.run_id: record}))
-    assert watching.turn() == 1
-    recorded = approval_of(url, asked.nonce)
-    assert recorded is not None
-    assert recorded.decision == "rejected"
-    assert "changed after it was" in recorded.reason
+    assert "changed after it was" in rejection(watching, url, asked)
 
 
 def test_a_personal_gate_is_settled_only_with_the_approvers_own_signature(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,6 +39,7 @@ from llmops.release import (
     roll_back,
     stage,
 )
+from llmops.release._moves import find_move
 from llmops.settings import Environment
 from support.services import FreshDatabase
 
@@ -418,23 +420,21 @@ def test_a_report_changed_in_the_database_is_refused(
 
 
 def test_confirmation_fails_when_a_replica_it_saw_went_silent(
-    environment: Environment, database: FreshDatabase, approved: Ask, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, serving: Environment, approved: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = approved()
     promote(environment, request, AUTHOR)
     monkeypatch.setattr("llmops.release._verify.LIVE", timedelta(seconds=1))
-    serving = environment.model_copy(update={"database_url": _secret(database.url("llmops_serving"))})
     report_replica(serving, "guide", "b" * 64, "r1")
     with pytest.raises(NotConfirmed, match="r1"):
         confirm(environment, request.release_id, timedelta(seconds=3))
 
 
 def test_confirmation_waits_for_every_live_replica(
-    environment: Environment, database: FreshDatabase, approved: Ask
+    environment: Environment, serving: Environment, approved: Ask
 ) -> None:
     request = approved()
     promote(environment, request, AUTHOR)
-    serving = environment.model_copy(update={"database_url": _secret(database.url("llmops_serving"))})
     assert confirm(environment, request.release_id, timedelta(seconds=0)) == 0
     report_replica(serving, "guide", "b" * 64, "r1")
     with pytest.raises(NotConfirmed, match="r1"):
@@ -442,6 +442,34 @@ def test_confirmation_waits_for_every_live_replica(
     report_replica(serving, "guide", request.release_id, "r1")
     report_replica(serving, "guide", request.release_id, "r2")
     assert confirm(environment, request.release_id, timedelta(seconds=1)) == 2
+
+
+@pytest.mark.parametrize("heard_of", [False, True], ids=["never", "a minute ago"])
+def test_confirmation_that_awaits_no_service_is_complete_at_once_where_none_is_alive(
+    environment: Environment, serving: Environment, owner: Callable[[str], None], approved: Ask, url: str,
+    heard_of: bool,
+) -> None:  # fmt: skip
+    request = approved()
+    promote(environment, request, AUTHOR)
+    if heard_of:
+        report_replica(serving, "guide", "b" * 64, "r1")
+        owner("UPDATE replicas SET seen_at = now() - interval '1 minute'")
+    began = time.monotonic()
+    assert confirm(environment, request.release_id, timedelta(seconds=6), await_service=False) == 0
+    assert time.monotonic() - began < 5
+    move = find_move(url, {"assistant": "guide"})
+    assert move is not None
+    assert move.state == "complete"
+
+
+def test_confirmation_that_awaits_no_service_still_waits_for_one_that_is_alive(
+    environment: Environment, serving: Environment, approved: Ask
+) -> None:
+    request = approved()
+    promote(environment, request, AUTHOR)
+    report_replica(serving, "guide", "b" * 64, "r1")
+    with pytest.raises(NotConfirmed, match="r1"):
+        confirm(environment, request.release_id, timedelta(seconds=0.5), await_service=False)
 
 
 def test_the_worker_cannot_write_an_approval_or_change_the_ledger(
@@ -488,9 +516,3 @@ def test_the_text_of_a_request_carries_both_hashes_and_the_report(
     )
     assert release_id[:12] in subject
     assert all(part in body for part in (release_id, request.report_hash, "author", "PASS"))
-
-
-def _secret(value: str):
-    from pydantic import SecretStr
-
-    return SecretStr(value)

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
-import psycopg
 import pyarrow as pa
 import pytest
 
@@ -26,10 +26,12 @@ from llmops.release import (
     receipt,
     revoke,
     roll_back,
+    sign_release,
+    stage,
 )
-from llmops.release._ledger import sign_head
 from llmops.settings import Environment
 from llmops.signing import SigningKey
+from release.conftest import PERSONAL
 from support.services import FreshDatabase
 
 Ask = Callable[..., ApprovalRequest]
@@ -83,29 +85,6 @@ def answered(database: FreshDatabase) -> Callable[..., str]:
 
 
 @pytest.fixture
-def signed(database: FreshDatabase, notary_key: SigningKey) -> Callable[[], None]:
-    """Sign the ledger's head, as the notary does."""
-
-    def sign() -> None:
-        with psycopg.connect(database.url("llmops_notary")) as connection:
-            head = sign_head("dev", ledger(database.url("llmops_notary"))[-1], notary_key)
-            connection.execute(
-                "INSERT INTO ledger_heads VALUES (%s, %s, %s)", (head.entry, head.statement, head.signature)
-            )
-
-    return sign
-
-
-@pytest.fixture
-def owner(database: FreshDatabase) -> Callable[[str], None]:
-    def execute(statement: str) -> None:
-        with psycopg.connect(database.url("llmops_owner")) as connection:
-            connection.execute(statement)  # type: ignore[call-overload]
-
-    return execute
-
-
-@pytest.fixture
 def answer_id(
     environment: Environment, approved: Ask, kept: Any, answered: Any, signed: Callable[[], None]
 ) -> str:
@@ -116,6 +95,9 @@ def answer_id(
     return str(answered(request.release_id, kept("Kilns dry wood.")))
 
 
+NAMES = ["answer", "chunk", "release", "gate report", "approval", "production", "ledger"]
+
+
 def lines(environment: Environment, answer: str) -> dict[str, str | None]:
     return {check.name: check.fault for check in receipt(environment, answer).checks}
 
@@ -123,8 +105,7 @@ def lines(environment: Environment, answer: str) -> dict[str, str | None]:
 def test_every_line_of_a_good_answer_is_a_tick(environment: Environment, answer_id: str) -> None:
     found = receipt(environment, answer_id)
     assert found.faults == []
-    names = ["answer", "chunk", "release", "gate report", "approval", "production", "ledger"]
-    assert [check.name for check in found.checks] == names
+    assert [check.name for check in found.checks] == NAMES
     assert "docs:a.md" in found.checks[1].detail
     assert "by reviewer" in found.checks[4].detail
     assert json.dumps(found.as_dict())
@@ -164,6 +145,7 @@ def test_a_document_that_changed_since_is_read_as_it_was_then(
     ("table", "key", "column", "message"),
     [
         ("chunks", "chunk_id", "text", "does not give the chunk's id"),
+        ("chunks", "chunk_id", "heading_path", "does not give the chunk's id"),
         ("documents", "document_id", "text", "does not give its version"),
         ("chunks", "chunk_id", "char_start", "does not hold the chunk"),
     ],
@@ -188,29 +170,105 @@ def test_a_chunk_that_is_nowhere_is_named(
     )
 
 
+NEVER = "the ledger never had this release in production"
+NOT_THEN = "was not in production then"
+EDITED = "entry 2 was edited after it was made"
+
+
 @pytest.mark.parametrize(
-    ("statement", "line", "message"),
+    ("statement", "faults"),
     [
-        ("UPDATE answer_log SET release_id = repeat('e', 64)", "release", "no release"),
-        ("UPDATE releases SET manifest = '{}'", "release", "damaged"),
-        ("UPDATE gate_reports SET report = report || ' '", "approval", "changed after it was decided"),
-        ("UPDATE approvals SET reason = 'other'", "approval", "edited the record"),
-        ("UPDATE release_ledger SET actor = 'x' WHERE action = 'stage'", "ledger", "was edited"),
-        ("DELETE FROM ledger_heads", "ledger", "not signed the ledger that far"),
         (
-            "UPDATE answer_log SET created_at = created_at - interval '1 day'",
-            "production",
-            "was not in production then",
+            "UPDATE answer_log SET release_id = repeat('e', 64)",
+            {
+                "release": "no release", "gate report": "rests on the line 'approval'", "approval": NEVER,
+                "production": NOT_THEN, "ledger": "rests on the line 'approval'",
+            },
         ),
+        (
+            "UPDATE releases SET manifest = '{}'",
+            {
+                "release": "damaged", "gate report": "rests on the line 'release'",
+                "approval": "rests on the line 'gate report'",
+            },
+        ),
+        (
+            "UPDATE gate_reports SET report = report || ' '",
+            {"gate report": "changed after it was decided", "approval": "rests on the line 'gate report'"},
+        ),
+        ("UPDATE approvals SET reason = 'other'", {"approval": "edited the record"}),
+        ("UPDATE release_ledger SET actor = 'x' WHERE action = 'stage'", {"ledger": "was edited"}),
+        (
+            "UPDATE release_ledger SET actor = 'x' WHERE action = 'promote'",
+            {"approval": EDITED, "production": EDITED, "ledger": "entry 2: was edited"},
+        ),
+        (
+            "DELETE FROM release_ledger WHERE action = 'promote'",
+            {
+                "gate report": "rests on the line 'approval'", "approval": NEVER, "production": NOT_THEN,
+                "ledger": "cut off",
+            },
+        ),
+        ("DELETE FROM ledger_heads", {"ledger": "not signed the ledger that far"}),
+        ("UPDATE answer_log SET created_at = created_at - interval '1 day'", {"production": NOT_THEN}),
     ],
-)
-def test_what_was_changed_in_the_database_is_named_on_its_line(
-    environment: Environment, answer_id: str, owner: Callable[[str], None], statement: str, line: str, message: str
+)  # fmt: skip
+def test_what_was_changed_in_the_database_is_named_on_its_line_and_on_those_that_rest_on_it(
+    environment: Environment, answer_id: str, owner: Callable[[str], None], statement: str, faults: dict[str, str]
 ) -> None:  # fmt: skip
     owner(statement)
     found = lines(environment, answer_id)
-    assert message in str(found[line])
-    assert [name for name, fault in found.items() if fault] == [line]
+    assert list(found) == NAMES
+    assert {name for name, fault in found.items() if fault} == set(faults)
+    for name, message in faults.items():
+        assert message in str(found[name])
+
+
+def test_faults_that_have_nothing_to_do_with_each_other_are_all_named(
+    environment: Environment, answer_id: str, owner: Callable[[str], None]
+) -> None:
+    owner(
+        "UPDATE releases SET manifest = '{}'; UPDATE approvals SET reason = 'other'; DELETE FROM ledger_heads; "
+        "UPDATE answer_log SET status = 'failed', created_at = created_at - interval '1 day'"
+    )
+    found = lines(environment, answer_id)
+    assert list(found) == NAMES
+    for name, message in (
+        ("answer", "it is failed"), ("release", "damaged"), ("gate report", "rests on the line 'release'"),
+        ("approval", "edited the record"), ("production", NOT_THEN), ("ledger", "not signed the ledger that far"),
+    ):  # fmt: skip
+        assert message in str(found[name])
+
+
+def test_without_the_notarys_public_key_nothing_that_it_signed_is_ticked(
+    environment: Environment, answer_id: str
+) -> None:
+    Path(environment.notary_keys).unlink()
+    found = lines(environment, answer_id)
+    assert list(found) == NAMES
+    assert [name for name, fault in found.items() if fault] == ["approval", "ledger"]
+
+
+def test_the_approvers_own_signature_is_said_where_it_verifies_and_named_where_it_does_not(
+    environment: Environment, release: Any, report: Any, ask: Any, record: Any, answered: Any, signed: Any
+) -> None:
+    key, release_id = SigningKey.generate(), release(gate=PERSONAL)
+    report_hash = report(release_id, gate=PERSONAL)
+    assert environment.reviewer_keys is not None
+    environment.reviewer_keys.write_text(f"reviewer {key.public_line}\n")
+    stage(environment, release_id, report_hash, ANNA)
+    request = ask(release_id, report_hash)
+    record(request, personal=(sign_release(environment, release_id, key),))
+    promote(environment, request, ANNA)
+    signed()
+    answer = answered(release_id)
+    good = receipt(environment, answer)
+    assert good.faults == []
+    assert "signed by the notary, signed by reviewer's own key" in good.checks[4].detail
+    environment.reviewer_keys.write_text(f"reviewer {SigningKey.generate().public_line}\n")
+    (bad,) = receipt(environment, answer).faults
+    assert (bad.name, "own signature" in str(bad.fault)) == ("approval", True)
+    assert "own key" not in bad.detail
 
 
 def test_a_release_that_was_revoked_later_keeps_its_receipts(

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import psycopg
 import pytest
-from pydantic import SecretStr
 
 from llmops.errors import MissingInput, NotApproved, NotConfirmed
 from llmops.release import (
@@ -30,6 +27,7 @@ from llmops.release import (
 )
 from llmops.release._moves import find_move
 from llmops.settings import Environment
+from support.http import FakeService, listening
 from support.services import FreshDatabase
 
 Ask = Callable[..., ApprovalRequest]
@@ -147,27 +145,13 @@ class FakeReplica:
 def replica() -> Iterator[FakeReplica]:
     fake = FakeReplica()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(FakeService):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(fake.status)
-            self.send_header("Content-Length", str(len(fake.body)))
-            self.end_headers()
-            self.wfile.write(fake.body)
+            self.body()
+            self.reply(fake.status, fake.body)
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        fake.url = f"http://127.0.0.1:{server.server_address[1]}"
+    with listening(Handler) as fake.url:
         yield fake
-        server.shutdown()
-
-
-@pytest.fixture
-def serving(environment: Environment, database: FreshDatabase) -> Environment:
-    return environment.model_copy(update={"database_url": SecretStr(database.url("llmops_serving"))})
 
 
 @pytest.fixture

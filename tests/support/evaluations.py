@@ -147,7 +147,7 @@ def gate(
     (folder / "environments" / "dev.yaml").write_text(yaml.safe_dump(values))
     monkeypatch.setenv("LLMOPS_DATABASE_URL", database.url("llmops_worker"))
     monkeypatch.setenv("LLMOPS_ENV", "dev")
-    return lambda *arguments: CliRunner().invoke(command, list(arguments))
+    return lambda *arguments, **options: CliRunner().invoke(command, list(arguments), **options)
 
 
 def content_of(report: StoredReport) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from llmops.cli._approve import Approver
+from llmops.cli._phrases import changes, index_line, losses, why_skipped
 from llmops.cli._timing import Ledger
 from llmops.errors import ConfigurationError, StackError
 from llmops.settings import home, load_environment
@@ -137,7 +138,7 @@ class Story:
             chunked = results.get("merge_chunks", {})
             self._say(
                 f"{read.get('documents', 0)} documents read, {read.get('quarantined', 0)} quarantined; "
-                f"{_changes(merged)}; chunks: {_changes(chunked)}"
+                f"{changes(merged)}; chunks: {changes(chunked)}"
             )
 
     def _fine_tune(self, airflow: AirflowClient, assistant: str) -> str | None:
@@ -152,7 +153,7 @@ class Story:
             self._say(
                 f"{results['build_training_set']['pairs']} pairs; "
                 + (
-                    _losses(trained["metrics"])
+                    losses(trained["metrics"])
                     if trained["trained"]
                     else "nothing changed since it was trained"
                 )
@@ -184,9 +185,9 @@ class Story:
         built = results.get("build_index") or {}
         if states.get("assemble") == "skipped":
             attempt = tasks["assemble"].get("try_number") or 1
-            self._say(_why_skipped(airflow.log("release_assistant", run_id, "assemble", attempt=attempt)))
+            self._say(why_skipped(airflow.log("release_assistant", run_id, "assemble", attempt=attempt)))
             return
-        self._say(_index_line(built))
+        self._say(index_line(built))
         verdict = (results.get("gate") or {}).get("verdict")
         if not approver.asked and verdict:
             self.console.print(Markdown(self._report(results["gate"]["report_hash"])))
@@ -344,39 +345,6 @@ def _own_command() -> str:
 
 def _from_here(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def _changes(counts: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{counts.get(key, 0)} {word}"
-        for key, word in (("inserted", "new"), ("updated", "changed"), ("deleted", "gone"))
-    )
-
-
-def _why_skipped(log: str) -> str:
-    """Return why a release was not assembled, from the log of the task that looked where it stands."""
-    if re.search(r"release [0-9a-f]+ is waiting already", log):
-        return (
-            "Exactly this release is waiting for its approvers already: open the run in Airflow whose "
-            "ask_reviewer asks for an answer, and approve or reject there as reviewer."
-        )
-    if re.search(r"release [0-9a-f]+ is production already", log):
-        return "Exactly this release is in production already: nothing to do."
-    return "Nothing was released; the log of the task assemble says why."
-
-
-def _index_line(built: Mapping[str, Any]) -> str:
-    embedded, reused = built.get("embedded", 0), built.get("reused", 0)
-    rest = built.get("chunks", 0) - embedded - reused
-    by_follower = f", {rest} by the index follower" if rest > 0 else ""
-    return (
-        f"index {built.get('generation')}: {built.get('chunks', 0)} chunks; "
-        f"{embedded} embedded in this run, {reused} from the cache{by_follower}"
-    )
-
-
-def _losses(metrics: Mapping[str, float]) -> str:
-    return f"{metrics['steps']:.0f} steps, loss {metrics['loss_first']:.2f} -> {metrics['loss_last']:.2f}"
 
 
 def _last_lines(airflow: AirflowClient, dag_id: str, run_id: str, task_id: str) -> str:

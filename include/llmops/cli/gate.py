@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from llmops.release import GateText
 
 _ASSISTANT = "library_guide"
+_NAMES = 3
+"""How many of the places that have the same text are named."""
+
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -112,6 +115,112 @@ def self_test_command(
     sys.exit(0 if found.holds else 1)
 
 
+@command.command("erase")
+@click.argument("report_hash")
+@click.option(
+    "--case",
+    "cases",
+    multiple=True,
+    help="Erase the question of this case and both answers; may be repeated.",
+)
+@click.option(
+    "--digest",
+    "digests",
+    multiple=True,
+    help="Erase one text that the report names: its digest or the beginning; may be repeated.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def erase_command(report_hash: str, cases: tuple[str, ...], digests: tuple[str, ...], yes: bool) -> None:
+    """Erase questions and answers of a report (its hash or the beginning) for good.
+
+    Scores and digests stay, so the report keeps its hash and is decided again as before. A text that several cases or
+    reports have word for word is erased in all of them. Doing it again changes nothing.
+    """
+    from llmops.release import erase_gate_text, find_report, report_texts
+
+    if not cases and not digests:
+        raise click.UsageError("name what to erase: --case or --digest")
+    url = load_environment().database_url.get_secret_value()
+    report = _report(url, find_report(url, report_hash))
+    named = _named_texts(report)
+    chosen = _texts_of(report, named, cases, digests)
+    stored = report_texts(url, chosen)
+    left = [digest for digest in chosen if stored.get(digest) is not None]
+    for digest in chosen:
+        gone = ": erased already" if digest in stored else ": not in the database"
+        click.echo(f"  {digest[:12]}  {named[digest]}{'' if digest in left else gone}")
+    if left:
+        for line in _warnings(url, left):
+            click.echo(line, err=True)
+        if not yes:
+            click.confirm(f"Erase {_count(len(left), 'text')} for good?", abort=True)
+        for digest in left:
+            erase_gate_text(url, digest)
+    erased = {digest for digest, text in report_texts(url, report.digests()).items() if text is None}
+    click.echo(
+        f"{_count(len(left), 'text')} erased. {_erased(erased, report)} of {len(report.content['results'])} cases of "
+        f"report {report.report_hash[:12]} are erased; `llmops gate replay {report.report_hash[:12]}` still decides "
+        "it, from the stored scores."
+    )
+
+
+def _named_texts(report: GateReport) -> dict[str, str]:
+    """Return what each text of a report is, by digest; the same words may be the answer to several questions."""
+    found: dict[str, list[str]] = {}
+    for result in report.content["results"]:
+        found.setdefault(result["case"], []).append(f"the question of {result['id']}")
+        for side in ("candidate", "baseline"):
+            if result[side] and result[side]["output"]:
+                whose = f"the {side}'s answer to {result['id']}"
+                found.setdefault(result[side]["output"], []).append(whose)
+    return {
+        digest: ", ".join(names[:_NAMES]) + (f" and {len(names) - _NAMES} more" if names[_NAMES:] else "")
+        for digest, names in found.items()
+    }
+
+
+def _texts_of(
+    report: GateReport, named: dict[str, str], cases: tuple[str, ...], digests: tuple[str, ...]
+) -> list[str]:
+    """Return the digests of the texts of cases, and those that begin as given; raise MissingInput for unknown ones."""
+    results = {result["id"]: result for result in report.content["results"]}
+    where = f"report {report.report_hash[:12]}"
+    chosen: list[str | None] = []
+    for case in cases:
+        if case not in results:
+            raise MissingInput(f"{where} has no case {case!r}: its page on the release board names its cases")
+        result = results[case]
+        chosen += [result["case"], *(result[s]["output"] for s in ("candidate", "baseline") if result[s])]
+    for beginning in digests:
+        fitting = [digest for digest in named if digest.startswith(beginning)]
+        if len(fitting) != 1:
+            raise MissingInput(
+                f"{beginning!r} fits {'several texts' if fitting else 'no text'} of {where}: it names each by 64 "
+                "hexadecimal digits, `--case` takes the texts of a whole case"
+            )
+        chosen += fitting
+    return list(dict.fromkeys(digest for digest in chosen if digest))
+
+
+def _warnings(url: str, digests: list[str]) -> Iterator[str]:
+    """Say where else erasing shows: on pages of other reports, and of those that people are asked about now."""
+    from llmops.release import reports_naming
+
+    reports = reports_naming(url, digests)
+    yield f"{_count(len(reports), 'report')} name{'s' if len(reports) == 1 else ''} a text of these."
+    for report in reports:
+        if report.awaited:
+            yield (
+                f"Warning: release {report.release_id[:12]} waits for an approval on report {report.report_hash[:12]}. "
+                "If the page that approvers see shows a text of these, their answer will be a rejection, since the "
+                "page is another one by then: run release_assistant again after it."
+            )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _report(url: str, report_hash: str) -> GateReport:
     from llmops.evaluation import GateReport
     from llmops.release import read_report
@@ -138,9 +247,12 @@ def _chosen(assistant: str | None, report_hash: str | None) -> GateReport:
     return GateReport.parse(stored.report, stored.report_hash)
 
 
-def _erased(texts: dict[str, GateText], report: GateReport) -> int:
+def _gone(texts: dict[str, GateText]) -> set[str]:
+    return {digest for digest, text in texts.items() if text.content is None}
+
+
+def _erased(gone: set[str], report: GateReport) -> int:
     """Return how many cases have lost their question or an answer."""
-    gone = {digest for digest, text in texts.items() if text.content is None}
     return sum(
         not gone.isdisjoint(
             [r["case"], *(r[side]["output"] for side in ("candidate", "baseline") if r[side])]
@@ -165,7 +277,7 @@ def _replay_json(found: Replay, texts: dict[str, GateText]) -> dict[str, Any]:
         "differences": list(found.differences),
         "texts": len(texts),
         "cases": len(found.report.content["results"]),
-        "erased_cases": _erased(texts, found.report),
+        "erased_cases": _erased(_gone(texts), found.report),
         "other_code": _other_code(found.report),
     }
 
@@ -178,7 +290,7 @@ def _replay_lines(found: Replay, texts: dict[str, GateText]) -> Iterator[str]:
         yield f"{'✗' if rule.differences else '✓'} {rule.rule}: {outcome}"
         yield from (f"    {difference}" for difference in rule.differences)
     yield from (f"✗ {difference}" for difference in found.differences)
-    yield f"{len(texts)} texts are what their digests say; {_erased(texts, report)} of " + (
+    yield f"{len(texts)} texts are what their digests say; {_erased(_gone(texts), report)} of " + (
         f"{len(report.content['results'])} cases are erased"
     )
     if _other_code(report):

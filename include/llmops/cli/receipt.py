@@ -20,7 +20,8 @@ from llmops.settings import load_environment
 def command(answer_id: str, verify: bool, as_json: bool, environment_name: str | None) -> None:
     """Walk from an answer over its chunks, documents, release, report and approval to the ledger, offline.
 
-    A tick means that the line was verified now: by digest, by signature, or by its place in the ledger.
+    A tick means that the line was verified now: by digest, by signature, or by its place in the ledger. Every line is
+    there; one that cannot be checked because another does not hold is a fault that names it.
     """
     found = receipt(load_environment(environment_name), answer_id)
     click.echo(json.dumps(found.as_dict(), indent=2) if as_json else show_receipt(found))

@@ -172,11 +172,22 @@ def approve(release: str, key_file: Path | None, signature: Path | None) -> None
 @_REASON
 @sign_in
 def rollback(assistant: str, to: str | None, reason: str, who: Who) -> None:
-    """Put an earlier production release back, whole, and wait until every replica answers with it."""
+    """Put an earlier production release back, whole, and wait until every replica answers with it.
+
+    Where no service is running nobody can confirm it: the release is back all the same, and a warning says so.
+    """
     environment = load_environment()
     release_id = roll_back(environment, assistant, to, who.actor(environment), reason)
-    replicas = confirm(environment, release_id, _CONFIRM_WAIT)
-    click.echo(f"release {release_id} is in production on {replicas} replica(s)")
+    replicas = confirm(environment, release_id, _CONFIRM_WAIT, await_service=False)
+    if replicas:
+        click.echo(f"release {release_id} is in production on {replicas} replica(s)")
+    else:
+        click.echo(f"release {release_id} is in production, on no replica")
+        click.echo(
+            f"Warning: no service that answers for {assistant!r} is running here (none was heard of in the last 20 s), "
+            "so nobody confirmed the release. The service will serve it when it starts; look at its /readyz then.",
+            err=True,
+        )
     keep_in_delta(environment)
 
 

@@ -45,6 +45,7 @@ from llmops.release._difference import Difference, differences
 from llmops.release._evaluation import decide_release, evaluate_release, power_in_production
 from llmops.release._gate_texts import (
     GateText,
+    NamingReport,
     ReportedCase,
     ReportedOutput,
     erase_gate_text,
@@ -52,6 +53,7 @@ from llmops.release._gate_texts import (
     production_report,
     read_gate_texts,
     report_cases,
+    reports_naming,
 )
 from llmops.release._generations import (
     chunkers_in_use,
@@ -115,6 +117,7 @@ __all__ = [
     "Listing",
     "LoadedRelease",
     "MlflowCopies",
+    "NamingReport",
     "Notary",
     "Question",
     "Receipt",
@@ -179,6 +182,7 @@ __all__ = [
     "report_cases",
     "report_replica",
     "report_texts",
+    "reports_naming",
     "reports_of",
     "request_of_run",
     "request_text",

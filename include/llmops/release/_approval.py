@@ -122,8 +122,10 @@ def _authors_line(manifest: Manifest) -> str:
 
 def gate_settings(manifest: Manifest, report: StoredReport) -> dict[str, Any]:
     """Return the gate's settings that a report was decided with; raise IntegrityError unless the manifest pins them."""
-    settings = dict(json.loads(report.report)["gate"])
-    settings.pop("digest", None)
+    rules = json.loads(report.report).get("gate")
+    settings = (
+        {key: value for key, value in rules.items() if key != "digest"} if isinstance(rules, dict) else {}
+    )
     if content_hash(settings) != manifest.gate_digest:
         raise IntegrityError(
             f"report {report.report_hash[:12]} was decided with other rules than release {manifest.release_id[:12]} "

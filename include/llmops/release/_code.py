@@ -66,16 +66,18 @@ def commit() -> str | None:
 
 
 def committers(since: str | None) -> tuple[str, ...] | None:
-    """Return the e-mail addresses of all who changed code, prompt or configuration after a commit.
+    """Return the e-mail addresses of all who wrote what differs in code, prompt or configuration from a commit.
 
-    Authors, committers and co-authors count. None for ``since`` takes the last commit alone: before the first
-    release there is nothing to compare with. Returns None where nobody can tell; an image has no Git, there
-    ``LLMOPS_COMMITTERS`` (separated by commas) says it.
+    Authors, committers and co-authors of every commit that only one of the two has count: going back to older code
+    takes away what others wrote, which is a change too. None for ``since`` takes the last commit alone: before the
+    first release there is nothing to compare with. Returns None where nobody can tell, as where this clone does not
+    have the commit; an image has no Git, there ``LLMOPS_COMMITTERS`` (separated by commas) says it.
     """
     if not _is_checkout():
         named = environ().get("LLMOPS_COMMITTERS", "")
         return tuple(sorted({name.strip().lower() for name in named.split(",") if name.strip()})) or None
-    span = ["-1"] if since is None else [f"{since}..HEAD"]
+    # A merge may drop what one side wrote: the full history has that side's commits, and the merge, all the same.
+    span = ["-1"] if since is None else ["--full-history", f"{since}...HEAD"]
     trailers = "%(trailers:key=Co-authored-by,valueonly,unfold)"
     found = _git("log", *span, f"--format=%ae%n%ce%n{trailers}", "--", *_ANSWERS)
     if found is None:

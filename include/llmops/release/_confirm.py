@@ -21,12 +21,20 @@ _POLL_SECONDS = 0.2
 _PROBE_SECONDS = 30.0
 
 
-def confirm(environment: Environment, release_id: str, wait: timedelta, on_step: OnStep | None = None) -> int:
+def confirm(
+    environment: Environment,
+    release_id: str,
+    wait: timedelta,
+    on_step: OnStep | None = None,
+    *,
+    await_service: bool = True,
+) -> int:
     """Wait until every live replica answers with a release, and complete its promotion; return how many do.
 
     A replica is live when it was heard of in the last 20 s. It has to report the release and the code that was
     judged, and to answer a probe. When one still does not after ``wait``, the promotion is taken back and
-    NotConfirmed raised: then all replicas answer as before.
+    NotConfirmed raised: then all replicas answer as before. Where none is live, the promotion is complete and 0
+    returned: after ``wait``, in which a service may start, or without ``await_service`` at once.
     """
     url = environment.database_url.get_secret_value()
     manifest = read_manifest(url, release_id)
@@ -37,6 +45,8 @@ def confirm(environment: Environment, release_id: str, wait: timedelta, on_step:
         known |= {replica.name for replica in serving}
         behind = _behind(serving, manifest)
         if serving and not behind:
+            break
+        if not known and not await_service:
             break
         if time.monotonic() >= give_up:
             if not known:

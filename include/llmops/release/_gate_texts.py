@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import psycopg
+from psycopg.rows import class_row
 
 from llmops.database import connect
-from llmops.errors import IntegrityError, MissingInput
+from llmops.errors import ConfigurationError, IntegrityError, MissingInput
 from llmops.evaluation import GateReport, digest_text
 from llmops.release._ledger import current_release
 from llmops.release._store import StoredReport, read_report
@@ -57,6 +59,15 @@ class ReportedCase:
         return None if self.case.content is None else str(self.case.content["question"])
 
 
+@dataclass(frozen=True)
+class NamingReport:
+    """A report that names a text; ``awaited`` says that approvers are asked about it and the notary has no answer."""
+
+    report_hash: str
+    release_id: str
+    awaited: bool
+
+
 def save_gate_texts(url: str, texts: Mapping[str, str]) -> None:
     """Store texts under their digests; what is there already, be it erased, stays as it is."""
     with connect(url) as connection, connection.cursor() as cursor:
@@ -91,9 +102,10 @@ def with_texts(url: str, report: GateReport) -> GateReport:
 def erase_gate_text(url: str, digest: str) -> None:
     """Erase one text and show it as erased on the page of every report that names it; again changes nothing.
 
-    Its digest stays, and with it the hash of every report. Raises MissingInput for a digest that names no text.
+    Its digest stays, and with it the hash of every report. Raises MissingInput for a digest that names no text, and
+    ConfigurationError where the connection's role may not erase.
     """
-    with connect(url) as connection:
+    with connect(url) as connection, _erasing():
         known = connection.execute("SELECT 1 FROM gate_texts WHERE digest = %s", (digest,)).fetchone()
         if known is None:
             raise MissingInput(
@@ -112,6 +124,26 @@ def erase_gate_text(url: str, digest: str) -> None:
             connection.execute(
                 "UPDATE gate_reports SET markdown = %s WHERE report_hash = %s", (page, report_hash)
             )
+
+
+def reports_naming(url: str, digests: Sequence[str]) -> tuple[NamingReport, ...]:
+    """Return the reports that name any of these texts: those on whose pages erasing one may show.
+
+    Raises ConfigurationError where the connection's role may not erase.
+    """
+    with (
+        connect(url) as connection,
+        _erasing(),
+        connection.cursor(row_factory=class_row(NamingReport)) as cursor,
+    ):
+        cursor.execute(
+            "SELECT report_hash, release_id, EXISTS (SELECT FROM approval_requests q LEFT JOIN approvals a "
+            "USING (nonce) WHERE q.report_hash = g.report_hash AND a.nonce IS NULL) AS awaited FROM gate_reports g "
+            "WHERE EXISTS (SELECT FROM unnest(%s::text[]) d WHERE position(d IN report) > 0) "
+            "ORDER BY created_at, report_hash",
+            (list(digests),),
+        )
+        return tuple(cursor.fetchall())
 
 
 def report_cases(url: str, report_hash: str) -> tuple[ReportedCase, ...]:
@@ -167,6 +199,18 @@ def _output(measured: Mapping[str, Any], texts: Mapping[str, GateText]) -> Repor
         missing=tuple(measured["missing"]),
         error=measured["error"],
     )
+
+
+@contextmanager
+def _erasing() -> Iterator[None]:
+    """Say which role may erase when the database refuses it to this one."""
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise ConfigurationError(
+            "this connection to the database may not erase texts of gate reports: let LLMOPS_DATABASE_URL be that of "
+            "the role llmops_worker"
+        ) from error
 
 
 def _left(connection: psycopg.Connection, report: GateReport) -> dict[str, str]:

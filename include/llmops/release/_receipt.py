@@ -15,11 +15,17 @@ from llmops.corpus import chunk_id_of
 from llmops.errors import LlmopsError, MissingInput
 from llmops.lakehouse import LakeTable
 from llmops.manifest import Manifest
+from llmops.release._approval import require_pass_of
 from llmops.release._copies import kept_heads
 from llmops.release._ledger import LedgerEntry, check_ledger, ledger
-from llmops.release._statement import notary_keys
-from llmops.release._store import read_manifest
-from llmops.release._verify import Evidence, evidence_for
+from llmops.release._statement import Statement, notary_keys
+from llmops.release._store import StoredReport, read_manifest, read_report
+from llmops.release._verify import (
+    approval_behind,
+    require_own_signature,
+    require_promotion,
+    require_unedited,
+)
 from llmops.settings import Environment
 
 _LAG = timedelta(minutes=5)
@@ -55,26 +61,38 @@ class Receipt:
 
 
 @dataclass
+class _Line:
+    """A line while it is looked at; ``detail`` comes to say what was found."""
+
+    detail: str
+
+
+@dataclass
 class _Walk:
-    """Collects the lines of a receipt; what raises becomes a fault, and what rests on it is left out."""
+    """Collects the lines of a receipt, each with a tick or with the fault that it raised."""
 
     checks: list[Check] = field(default_factory=list)
 
-    def tick(self, name: str, detail: str) -> None:
-        self.checks.append(Check(name, detail))
-
     @contextmanager
-    def line(self, name: str, detail: str) -> Iterator[None]:
-        """Turn one of our errors in the block into this line's fault."""
+    def line(self, name: str, detail: str) -> Iterator[_Line]:
+        """Add one line: a tick, or one of our errors in the block as its fault."""
+        line, fault = _Line(detail), None
         try:
-            yield
+            yield line
         except LlmopsError as error:
-            self.checks.append(Check(name, detail, str(error)))
+            fault = str(error)
+        self.checks.append(Check(name, line.detail, fault))
+
+
+def _rests_on(line: str) -> MissingInput:
+    """Return why a line cannot be checked: another one, which names a fault, would have to hold first."""
+    return MissingInput(f"not checked: it rests on the line {line!r}")
 
 
 def receipt(environment: Environment, answer_id: str) -> Receipt:
     """Return the receipt of an answer; raise MissingInput when the log has no such answer.
 
+    Every line is there, whatever the others found: what rests on a line that names a fault is a fault that says so.
     Needs the answer log and the ledger in Postgres, the Delta tables and the public keys that this process's
     configuration pins; asks no other service. Copies of the ledger's heads in MLflow count where they can be had.
     """
@@ -84,28 +102,30 @@ def receipt(environment: Environment, answer_id: str) -> Receipt:
     _check_answer(walk, answer)
     _check_chunks(walk, environment, answer)
     manifest = _check_release(walk, url, answer)
-    if manifest is not None:
-        entries = ledger(url)
-        evidence = _check_trust(walk, environment, manifest, entries)
-        if evidence is not None:
-            _check_ledger(walk, environment, answer, evidence, entries)
+    entries = ledger(url)
+    moves = _Moves.of(answer, entries)
+    approval = _approval(environment, moves)
+    report = _check_report(walk, url, manifest, moves, approval)
+    _check_approval(walk, environment, manifest, report, approval)
+    _check_production(walk, answer, entries)
+    _check_ledger(walk, environment, moves.promoted, entries)
     return Receipt(answer.answer_id, answer.question, answer.text, tuple(walk.checks))
 
 
 def _check_answer(walk: _Walk, answer: AnswerRecord) -> None:
     said = "refused to answer" if answer.refused else f"{len(answer.text)} characters"
-    detail = f"{answer.answer_id}: {said}, {answer.created_at:%Y-%m-%d %H:%M:%S} UTC"
-    with walk.line("answer", detail):
+    with walk.line("answer", f"{answer.answer_id}: {said}, {answer.created_at:%Y-%m-%d %H:%M:%S} UTC"):
         if answer.status != "complete":
             raise MissingInput(f"it is {answer.status}: nobody got a whole answer")
-        walk.tick("answer", detail)
 
 
 def _check_chunks(walk: _Walk, environment: Environment, answer: AnswerRecord) -> None:
     """Check that each cited chunk was in its document, and that its text gives its id."""
     cited = [chunk for chunk in answer.chunks if chunk.cited]
     if not cited:
-        walk.tick("chunks", "nothing is cited" + (", it is a refusal" if answer.refused else ""))
+        walk.checks.append(
+            Check("chunks", "nothing is cited" + (", it is a refusal" if answer.refused else ""))
+        )
         return
     root, at = environment.table_root(answer.assistant), answer.created_at
     chunks = _Rows(root, "chunks", "chunk_id", [chunk.chunk_id for chunk in cited], at)
@@ -114,23 +134,32 @@ def _check_chunks(walk: _Walk, environment: Environment, answer: AnswerRecord) -
         detail = (
             f"{chunk.chunk_id} of document {chunk.document_id[:12]}, version {chunk.document_version[:12]}"
         )
-        with walk.line("chunk", detail):
+        with walk.line("chunk", detail) as line:
             row = chunks.find(chunk.chunk_id, "document_version", chunk.document_version)
             _require_chunk(chunk, row)
             _require_document(
                 chunk, row, documents.find(chunk.document_id, "version", chunk.document_version)
             )
-            walk.tick("chunk", f"{detail}: {row['source']}:{row['path']}")
+            line.detail = f"{detail}: {row['source']}:{row['path']}"
 
 
 def _require_chunk(chunk: AnswerChunk, row: dict[str, Any]) -> None:
     """Raise MissingInput unless a row's text gives the chunk's id."""
-    path = json.loads(row["heading_path"])
-    if not any(
+    path = _headings(row["heading_path"])
+    if path is None or not any(
         chunk_id_of(row["chunker"], row["document_id"], path, row["text"], place) == chunk.chunk_id
         for place in range(_REPEATS)
     ):
         raise MissingInput("the stored text does not give the chunk's id: it was changed after it was cut")
+
+
+def _headings(text: str) -> list[Any] | None:
+    """Return the headings above a chunk; None for what ingestion never writes."""
+    try:
+        path = json.loads(text)
+    except ValueError:
+        return None
+    return path if isinstance(path, list) else None
 
 
 def _require_document(chunk: AnswerChunk, row: dict[str, Any], document: dict[str, Any]) -> None:
@@ -177,63 +206,113 @@ class _Rows:
 
 
 def _check_release(walk: _Walk, url: str, answer: AnswerRecord) -> Manifest | None:
-    with walk.line("release", answer.release_id):
+    with walk.line("release", answer.release_id) as line:
         manifest = read_manifest(url, answer.release_id)
         embedder = manifest.embedder.fingerprint[:12] if manifest.embedder else "none"
-        walk.tick(
-            "release",
+        line.detail = (
             f"{manifest.release_id}: code {manifest.code_digest[:12]}, prompt {manifest.prompt.text_hash[:12]}, "
-            f"embedder {embedder}, index {manifest.index.generation if manifest.index else 'none'}",
+            f"embedder {embedder}, index {manifest.index.generation if manifest.index else 'none'}"
         )
         return manifest
     return None
 
 
-def _check_trust(
-    walk: _Walk, environment: Environment, manifest: Manifest, entries: Sequence[LedgerEntry]
-) -> Evidence | None:
-    """Check report, approval and the entry that promoted the release."""
-    entry = next(
-        (e for e in reversed(entries) if e.alias == "production" and e.to_release == manifest.release_id),
-        None,
-    )
-    with walk.line("approval", f"of release {manifest.release_id[:12]}"):
-        if entry is None:
+@dataclass(frozen=True)
+class _Moves:
+    """What brought a release to production: the newest entry that did, and the newest that promoted it."""
+
+    release_id: str
+    entry: LedgerEntry | None
+    promoted: LedgerEntry | None
+
+    @classmethod
+    def of(cls, answer: AnswerRecord, entries: Sequence[LedgerEntry]) -> _Moves:
+        """Find the entries about an answer's release."""
+        about = (answer.assistant, "production", answer.release_id)
+        moves = [e for e in reversed(entries) if (e.assistant, e.alias, e.to_release) == about]
+        promotions = (e for e in moves if e.action == "promote")
+        return cls(answer.release_id, next(iter(moves), None), next(promotions, None))
+
+
+def _approval(environment: Environment, moves: _Moves) -> Statement | LlmopsError:
+    """Return what the notary signed about the promotion of a release, or what is wrong with that."""
+    try:
+        if moves.entry is None:
             raise MissingInput("the ledger never had this release in production")
-        evidence = evidence_for(environment, manifest, entry)
-        statement = evidence.statement
-        walk.tick("gate report", f"{statement.report_hash}: PASS, by the rules that the release pins")
-        too = f", signed by {statement.approver}'s own key" if statement.personal else ""
-        walk.tick(
-            "approval",
-            f"by {statement.approver} ({statement.channel}) at {statement.answered_at:%Y-%m-%d %H:%M:%S} UTC, "
-            f"signed by the notary{too}; authors {', '.join(statement.authors) or 'unknown'}",
-        )
-        return evidence
+        promoted = require_promotion(moves.entry, moves.promoted, moves.release_id)
+        return approval_behind(environment, promoted, environment.database_url.get_secret_value())
+    except LlmopsError as error:
+        return error
+
+
+def _check_report(
+    walk: _Walk, url: str, manifest: Manifest | None, moves: _Moves, approval: Statement | LlmopsError
+) -> StoredReport | None:
+    """Check the report that the approval names; where there is none, the one that the ledger names."""
+    named = approval if isinstance(approval, Statement) else moves.promoted
+    report_hash = named.report_hash if named else None
+    with walk.line("gate report", report_hash or f"of release {moves.release_id[:12]}") as line:
+        if report_hash is None:
+            raise _rests_on("approval")
+        report = read_report(url, report_hash)
+        if manifest is None:
+            raise _rests_on("release")
+        require_pass_of(manifest, report)
+        line.detail = f"{report_hash}: PASS, by the rules that the release pins"
+        return report
     return None
 
 
-def _check_ledger(
+def _check_approval(
     walk: _Walk,
     environment: Environment,
-    answer: AnswerRecord,
-    evidence: Evidence,
-    entries: Sequence[LedgerEntry],
+    manifest: Manifest | None,
+    report: StoredReport | None,
+    approval: Statement | LlmopsError,
 ) -> None:
-    """Check that the release was in production when the answer was given, in a ledger that is what was written."""
-    with walk.line("production", f"at {answer.created_at:%Y-%m-%d %H:%M:%S} UTC"):
+    """Check the notary's signature, and the approver's own where the gate's rules ask for it."""
+    with walk.line("approval", "of the release and the gate report") as line:
+        if isinstance(approval, LlmopsError):
+            raise approval
+        line.detail = _signed_by(approval, own="")
+        if manifest is None or report is None:
+            raise _rests_on("gate report")
+        require_own_signature(environment, manifest, approval, report)
+        if approval.personal:
+            line.detail = _signed_by(approval, own=f", signed by {approval.approver}'s own key")
+
+
+def _signed_by(statement: Statement, own: str) -> str:
+    return (
+        f"by {statement.approver} ({statement.channel}) at {statement.answered_at:%Y-%m-%d %H:%M:%S} UTC, "
+        f"signed by the notary{own}; authors {', '.join(statement.authors) or 'unknown'}"
+    )
+
+
+def _check_production(walk: _Walk, answer: AnswerRecord, entries: Sequence[LedgerEntry]) -> None:
+    """Check that the release was in production when the answer was given."""
+    with walk.line("production", f"at {answer.created_at:%Y-%m-%d %H:%M:%S} UTC") as line:
         entry = _entry_at(entries, answer)
-        walk.tick("production", f"since entry {entry.entry}, {entry.action} by {entry.actor}: {entry.reason}")
-    heads = kept_heads(environment)
-    found = check_ledger(entries, heads, environment.name, notary_keys(environment))
-    position = f"entry {evidence.promoted.entry} of {found.entries}, hash {evidence.promoted.hash[:12]}"
-    with walk.line("ledger", position):
+        require_unedited(entry)
+        line.detail = f"since entry {entry.entry}, {entry.action} by {entry.actor}: {entry.reason}"
+
+
+def _check_ledger(
+    walk: _Walk, environment: Environment, promoted: LedgerEntry | None, entries: Sequence[LedgerEntry]
+) -> None:
+    """Check that the ledger is what was written, and signed as far as the promotion of the release."""
+    count = len(entries)
+    at = f"entry {promoted.entry} of {count}, hash {promoted.hash[:12]}" if promoted else f"{count} entries"
+    with walk.line("ledger", at) as line:
+        found = check_ledger(entries, kept_heads(environment), environment.name, notary_keys(environment))
         if found.faults:
             first = found.faults[0]
             raise MissingInput(f"entry {first.entry}: {first.problem}; `llmops ledger verify` shows all")
-        if found.signed < evidence.promoted.entry:
+        if promoted is None:
+            raise _rests_on("approval")
+        if found.signed < promoted.entry:
             raise MissingInput("the notary has not signed the ledger that far yet")
-        walk.tick("ledger", f"{position}, signed by the notary up to entry {found.signed}")
+        line.detail = f"{at}, signed by the notary up to entry {found.signed}"
 
 
 def _entry_at(entries: Sequence[LedgerEntry], answer: AnswerRecord) -> LedgerEntry:

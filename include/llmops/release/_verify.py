@@ -52,32 +52,60 @@ def evidence_for(
     sign, NotApproved for one of something else.
     """
     database = database or environment.database_url.get_secret_value()
-    release_id = manifest.release_id
-    promoted = newest_move(database, manifest.assistant, "production", action="promote", to=release_id)
+    promoted = newest_move(
+        database, manifest.assistant, "production", action="promote", to=manifest.release_id
+    )
+    promoted = require_promotion(entry, promoted, manifest.release_id)
+    statement = approval_behind(environment, promoted, database)
+    report = read_report(database, statement.report_hash)
+    require_pass_of(manifest, report)
+    require_own_signature(environment, manifest, statement, report)
+    return Evidence(entry, promoted, statement, report)
+
+
+def require_promotion(entry: LedgerEntry, promoted: LedgerEntry | None, release_id: str) -> LedgerEntry:
+    """Return the entry that promoted a release; raise NotApproved without one, IntegrityError for an edited one.
+
+    ``entry`` is the newest that brought the release to production, ``promoted`` the newest that promoted it.
+    """
     if promoted is None or promoted.approval_nonce is None or entry.to_release != release_id:
         raise NotApproved(
             f"release {release_id[:12]} never was promoted with an approval: run release_assistant"
         )
     for each in (entry, promoted):
-        if each.computed_hash() != each.hash:
-            raise IntegrityError(
-                f"ledger entry {each.entry} was edited after it was made: nothing is served on it; "
-                "`llmops ledger verify` shows what changed"
-            )
+        require_unedited(each)
+    return promoted
+
+
+def require_unedited(entry: LedgerEntry) -> None:
+    """Raise IntegrityError for an entry of the ledger whose content does not give its hash."""
+    if entry.computed_hash() != entry.hash:
+        raise IntegrityError(
+            f"ledger entry {entry.entry} was edited after it was made: nothing is served on it; "
+            "`llmops ledger verify` shows what changed"
+        )
+
+
+def approval_behind(environment: Environment, promoted: LedgerEntry, database: Database) -> Statement:
+    """Return what the notary signed about the promotion that an entry of the ledger made.
+
+    Whether the approver's own signature is needed as well is said by the gate report: ``require_own_signature``.
+    Raises NotApproved without an approval or for one of something else, SignatureInvalid for one that the notary did
+    not sign.
+    """
+    assert promoted.approval_nonce is not None
+    assert promoted.to_release is not None
     approval = approval_of(database, promoted.approval_nonce)
     if approval is None:
         raise NotApproved(f"the approval that ledger entry {promoted.entry} names is gone: release again")
     statement = open_statement(approval, notary_keys(environment))
-    report = read_report(database, statement.report_hash)
-    if statement.decision != "approved" or statement.release_id != release_id:
+    if statement.decision != "approved" or statement.release_id != promoted.to_release:
         raise NotApproved(
-            f"ledger entry {promoted.entry} promotes release {release_id[:12]}, but its approval says "
+            f"ledger entry {promoted.entry} promotes release {promoted.to_release[:12]}, but its approval says "
             f"{statement.decision!r} of release {statement.release_id[:12]}"
         )
-    require_scope(statement, environment, manifest.assistant)
-    require_pass_of(manifest, report)
-    require_own_signature(environment, manifest, statement, report)
-    return Evidence(entry, promoted, statement, report)
+    require_scope(statement, environment, promoted.assistant)
+    return statement
 
 
 def require_not_revoked(database: Database, release_id: str) -> None:
