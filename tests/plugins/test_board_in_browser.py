@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -14,16 +12,12 @@ import pytest
 import uvicorn
 
 from plugins.conftest import Story
+from support.browser import browser, needs_chromium, picture
 from support.services import free_port
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
 SIZES = {"phone": (360, 740), "desk": (1280, 900)}
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
+pytestmark = needs_chromium
 
 
 @contextmanager
@@ -64,21 +58,10 @@ class Visit:
 @pytest.fixture
 def visit(board: Any, tmp_path: Path) -> Iterator[Visit]:
     """A browser with a profile of its own."""
-    from playwright.sync_api import sync_playwright
-
-    with served(board) as address, sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            str(tmp_path / "profile"), executable_path=CHROMIUM, args=FLAGS
-        )
-        visited = Visit(context.pages[0], address)
+    with served(board) as address, browser(tmp_path / "profile") as page:
+        visited = Visit(page, address)
         visited.look_out()
         yield visited
-        context.close()
-
-
-def _shot(page: Any, name: str) -> None:
-    if folder := os.environ.get("LLMOPS_SCREENSHOTS"):
-        page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
 
 
 def _overflow(page: Any) -> str:
@@ -112,7 +95,7 @@ def test_pages_fit_on_phone_and_desk_and_nothing_in_them_acts(
             for size, (width, height) in SIZES.items():
                 page.set_viewport_size({"width": width, "height": height})
                 page.goto(visit.address + path)
-                _shot(page, f"{texts}-{name}-{size}-{scheme}")
+                picture(page, f"{texts}-{name}-{size}-{scheme}")
                 assert _overflow(page) == "", (name, size)
                 assert page.title().endswith("Release board")
         assert page.locator("script, img, iframe, object, [onerror], [onload], [style]").count() == 0

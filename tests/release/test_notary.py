@@ -45,6 +45,7 @@ from support.services import FreshDatabase
 Make = Callable[..., str]
 Ask = Callable[..., ApprovalRequest]
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+LATE = NOW + timedelta(hours=2)
 RULES = Approval(approvers=("reviewer", "author", "second"), deadline_hours=24)
 QUESTION = ("To production?", f"release {'a' * 64}, report {'b' * 64}")
 RUN = {"state": "running", "triggered_by": "rest_api", "triggering_user_name": "author"}
@@ -137,8 +138,12 @@ def test_a_request_whose_run_ended_is_rejected_at_once(run: Any, reason: str | N
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"responded_by_user": None, "chosen_options": ["Reject"]}, "no person answered"),
-        ({"responded_by_user": None}, "no person answered"),
+        (
+            {"responded_by_user": None, "chosen_options": ["Reject"], "responded_at": LATE.isoformat()},
+            "nobody answered before the deadline",
+        ),
+        ({"responded_by_user": None}, "no person answered: a program"),
+        ({"responded_by_user": None, "responded_at": None}, "no person answered: a program"),
         ({"chosen_options": ["Reject"]}, "chose Reject"),
         ({"chosen_options": ["Approve", "Reject"]}, "chose Approve, Reject"),
         ({"chosen_options": []}, "chose nothing"),
@@ -148,7 +153,7 @@ def test_a_request_whose_run_ended_is_rejected_at_once(run: Any, reason: str | N
         ({"body": f"release {'c' * 64}, report {'b' * 64}"}, "not the one"),
         ({"body": None}, "not the one"),
         ({"subject": "Lunch?"}, "not the one"),
-        ({"responded_at": (NOW + timedelta(hours=2)).isoformat()}, "deadline"),
+        ({"responded_at": LATE.isoformat()}, "deadline"),
         ({"responded_at": (NOW - timedelta(hours=2)).isoformat()}, "deadline"),
         ({"responded_at": None}, "deadline"),
     ],

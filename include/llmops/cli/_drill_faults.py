@@ -118,13 +118,13 @@ class Faults:
     def replay(self, number: int) -> Refused:
         """Promote the candidate with the approval that the notary gave to the release in production."""
         request = replace(self.candidate, nonce=self.base.nonce)
-        return self._refused(lambda: promote(self.environment, request, _somebody("replay")), self.candidate)
+        return self._refused(lambda: promote(self.environment, request, _somebody("replay")))
 
     def flip_a_byte(self, number: int) -> Refused:
-        """Damage a file of the release; the first time the promotion of an approved candidate meets it."""
+        """Damage a file of the approved candidate: the DAG's promotion meets it first, then others by hand."""
         if number > 0:
             with self._flipped():
-                return self._refused(lambda: self._move(self._other()), None)
+                return self._refused(lambda: promote(self.environment, self.candidate, _somebody("drill")))
         before = self._last()
         with self._flipped() as name:
             reviewer = self.stack.client("reviewer")
@@ -222,7 +222,7 @@ def kill(step, phase):
         finally:
             file.write_bytes(good)
 
-    def _refused(self, attempt: Callable[[], object], request: ApprovalRequest | None) -> Refused:
+    def _refused(self, attempt: Callable[[], object]) -> Refused:
         """Return how an attempt was refused; production must not have moved."""
         before, last = self._production(), self._last()
         try:
