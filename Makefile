@@ -50,12 +50,16 @@ setup: ## Create .venv, or renew it when the lock changed; otherwise do nothing
 	@$(PYTHON) tools/bootstrap.py setup
 
 .PHONY: test
-test: setup ## Run all tests (ARGS="-k words" picks some)
+test: setup ## Run the tests (ARGS="-k words" picks some)
 	@$(BIN)/python tools/test.py $(ARGS)
+
+.PHONY: test-long
+test-long: setup ## Run what takes minutes: the containers' services, and the drill at length
+	@$(BIN)/python -m pytest -m long --durations=5 $(ARGS)
 
 .PHONY: test-fast
 test-fast: setup ## Run the tests that need neither the whole stack nor more than a minute
-	@$(BIN)/python -m pytest -n 2 -m "not slow and not stack" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 -m "not slow and not stack and not long" $(ARGS)
 
 .PHONY: lint
 lint: setup ## Check style, types and layers

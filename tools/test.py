@@ -1,4 +1,6 @@
-"""Run all tests in two processes at once: those that start a stack, which mostly wait, and the rest (``make test``).
+"""Run the tests in two processes at once: those that start a stack, which mostly wait, and the rest (``make test``).
+
+Tests marked ``long`` are left out: ``make test-long`` runs those.
 
 Arguments go to pytest in both. The rest is shown as it runs, what starts a stack when it is done.
 """
@@ -20,9 +22,11 @@ def main() -> int:
     pytest = [sys.executable, "-m", "pytest", *sys.argv[1:]]
     with tempfile.TemporaryFile() as output:
         print("Tests that start a stack run beside the others; they are shown at the end.", flush=True)
-        with_stack = subprocess.Popen([*pytest, "-m", "stack"], stdout=output, stderr=subprocess.STDOUT)
+        with_stack = subprocess.Popen(
+            [*pytest, "-m", "stack and not long"], stdout=output, stderr=subprocess.STDOUT
+        )
         try:
-            others = subprocess.call([*pytest, "-m", "not stack"])
+            others = subprocess.call([*pytest, "-m", "not stack and not long"])
             statuses = {others, with_stack.wait()}
         finally:
             with_stack.terminate()

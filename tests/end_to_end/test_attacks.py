@@ -16,18 +16,27 @@ from support.stacks import wait_until
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 
-def waiting(loop: Loop, assistant: str, prompt: str) -> tuple[str, dict[str, Any]]:
-    """Return a release run that waits for its approval, and the task instance that asks."""
-    if assistant == "direct" and not ledger(url_of(loop), assistant, "production"):
-        release(loop, assistant)  # it has no documents to ingest
-    elif assistant != "direct":
-        in_production(loop, assistant)
-    change(loop, assistant, prompt=prompt)
+def waiting_runs(loop: Loop, changes: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Change assistants that are in production, and return the runs that ask for approval of it."""
+    for name in changes:
+        if name != "direct":
+            in_production(loop, name)
+        elif not production(loop, name):
+            release(loop, name)  # it has no documents to ingest
+    for name, values in changes.items():
+        change(loop, name, **values)
     author = loop.client("author")
-    run_id = author.trigger("release_assistant", {"assistant": assistant})
-    wait_until(lambda: awaits_a_person(author.tasks("release_assistant", run_id)), 300)
-    (asking,) = (t for t in author.tasks("release_assistant", run_id) if t["task_id"] == "ask_reviewer")
-    return run_id, asking
+    runs = {name: author.trigger("release_assistant", {"assistant": name}) for name in changes}
+    for run_id in runs.values():
+        wait_until(lambda run_id=run_id: awaits_a_person(author.tasks("release_assistant", run_id)), 300)
+    return runs
+
+
+@pytest.fixture(scope="module")
+def waiting(loop: Loop) -> dict[str, str]:
+    """Two runs that ask for approval, by assistant."""
+    prompts = {"fresh": "Be bold. " + PROMPT, "direct": "Two words.\n\n{question}"}
+    return waiting_runs(loop, {name: {"prompt": prompt} for name, prompt in prompts.items()})
 
 
 def url_of(loop: Loop) -> str:
@@ -50,8 +59,12 @@ def entered(loop: Loop, assistant: str, action: str) -> list[tuple[str, str]]:
     return [(e.actor, e.reason) for e in ledger(url_of(loop), assistant) if e.action == action]
 
 
-def test_a_malicious_task_promotes_nothing_and_what_it_tried_is_shown(loop: Loop) -> None:
-    run_id, asking = waiting(loop, "fresh", "Be bold. " + PROMPT)
+def test_a_malicious_task_promotes_nothing_and_what_it_tried_is_shown(
+    loop: Loop, waiting: dict[str, str]
+) -> None:
+    run_id = waiting["fresh"]
+    tasks = loop.client().tasks("release_assistant", run_id)
+    (asking,) = (task for task in tasks if task["task_id"] == "ask_reviewer")
     before = production(loop, "fresh")
     attack, state = loop.run("attack_release", {"run_id": run_id, "task_instance": asking["id"]})
     said = loop.client().result("attack_release", attack, "attack")
@@ -82,9 +95,9 @@ def test_a_malicious_task_promotes_nothing_and_what_it_tried_is_shown(loop: Loop
 
 
 def test_who_may_not_answer_is_refused_by_airflow_and_entered_and_a_task_marked_done_promotes_nothing(
-    loop: Loop,
+    loop: Loop, waiting: dict[str, str]
 ) -> None:
-    run_id, _ = waiting(loop, "direct", "Two words.\n\n{question}")
+    run_id = waiting["direct"]
     before = production(loop, "direct")
     for user in ("service", "author", "admin"):
         with pytest.raises(LlmopsError, match="403"):

@@ -18,7 +18,7 @@ import yaml
 from llmops.stack import AirflowClient
 from support.compose import ROOT, Compose
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.long, pytest.mark.timeout(900)]
 
 ASSISTANT = "library_guide"
 HANDBOOK = """# Harbour handbook

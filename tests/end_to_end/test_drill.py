@@ -11,7 +11,7 @@ import pytest
 
 from end_to_end.conftest import Loop
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.long, pytest.mark.timeout(900)]
 
 
 def test_every_class_of_attack_is_refused_three_times_while_nobody_gets_a_wrong_answer(

@@ -206,22 +206,6 @@ def test_no_author_can_approve_and_a_rejection_promotes_nothing(loop: Loop) -> N
     assert "author is an author of this release; somebody else must approve it" in said["direct"]
 
 
-def test_a_rollback_needs_an_earlier_release_and_is_recorded(loop: Loop) -> None:
-    in_production(loop, "prompted")
-    change(loop, "prompted", prompt="Be kind and brief. " + PROMPT)
-    release(loop, "prompted")
-    run_id, state = loop.run(
-        "rollback_release", {"assistant": "prompted", "reason": "answers got worse"}, "reviewer"
-    )
-    assert state == "success", loop.client().tasks("rollback_release", run_id)
-    url = loop.environment.database_url.get_secret_value()
-    entries = ledger(url, "prompted", "production")
-    assert entries[-1].to_release == entries[-3].to_release
-    assert (entries[-1].action, entries[-1].actor) == ("roll back", "reviewer")
-    serving = httpx.get(f"{loop.stack.addresses['serving']}/release", params={"assistant": "prompted"}).json()
-    assert serving["release"] == entries[-1].to_release
-
-
 def test_the_lifecycle_runs_every_step_in_order_and_waits_for_the_person_twice(loop: Loop) -> None:
     for dag_id in ("ingest_documents", "sync_index", "fine_tune_embedder", "release_assistant"):
         loop.client("admin").unpause(dag_id)

@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from end_to_end.conftest import PROMPT, Loop
-from end_to_end.test_attacks import entered, production, served, url_of
-from end_to_end.test_loop import awaits_a_person, change, in_production, release
-from llmops.release import RunReference, request_of_run
+from end_to_end.test_attacks import entered, production, served, url_of, waiting_runs
+from end_to_end.test_loop import change, in_production, release
+from llmops.release import RunReference, ledger, request_of_run
 from support.browser import browser, needs_chromium, picture
 from support.stacks import process_of, wait_until
 
@@ -23,17 +23,12 @@ DAG, TASK = "release_assistant", "ask_reviewer"
 @pytest.fixture(scope="module")
 def waiting(loop: Loop) -> dict[str, str]:
     """Two runs that ask for approval, by assistant: one will be answered, the other has half a minute to be."""
-    in_production(loop, "prompted")
-    if not production(loop, "direct"):
-        release(loop, "direct")
-    change(loop, "prompted", prompt="Be brief and warm. " + PROMPT)
     in_a_moment = {"approvers": ["reviewer"], "deadline_hours": 30 / 3600}
-    change(loop, "direct", prompt="Three words.\n\n{question}", approval=in_a_moment)
-    author = loop.client("author")
-    runs = {name: author.trigger(DAG, {"assistant": name}) for name in ("prompted", "direct")}
-    for run_id in runs.values():
-        wait_until(lambda run_id=run_id: awaits_a_person(author.tasks(DAG, run_id)), 300)
-    return runs
+    changes = {
+        "prompted": {"prompt": "Be brief and warm. " + PROMPT},
+        "direct": {"prompt": "Three words.\n\n{question}", "approval": in_a_moment},
+    }
+    return waiting_runs(loop, changes)
 
 
 @needs_chromium
@@ -80,6 +75,22 @@ def test_nobodys_answer_is_a_rejection_at_the_deadline(loop: Loop, waiting: dict
     wait_until(
         lambda: ("notary", "nobody answered before the deadline") in entered(loop, "direct", "reject"), 60
     )
+
+
+def test_a_rollback_goes_to_the_release_before_and_is_recorded(loop: Loop) -> None:
+    in_production(loop, "prompted")
+    if len(production(loop, "prompted")) < 2:
+        change(loop, "prompted", prompt="Be kind and brief. " + PROMPT)
+        release(loop, "prompted")
+    before = production(loop, "prompted")
+    run_id, state = loop.run(
+        "rollback_release", {"assistant": "prompted", "reason": "answers got worse"}, "reviewer"
+    )
+    assert state == "success", loop.client().tasks("rollback_release", run_id)
+    moved = ledger(url_of(loop), "prompted", "production")[-1]
+    assert (moved.action, moved.actor, moved.reason) == ("roll back", "reviewer", "answers got worse")
+    assert moved.to_release == before[-2]
+    assert served(loop, "prompted") == before[-2]
 
 
 def sign_in(loop: Loop, page: Any, user: str) -> None:
