@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-_BENCHES = ("parsing", "embedding", "gate", "promotions", "demo")
+_BENCHES = ("parsing", "embedding", "gate", "ledger", "promotions", "demo")
 
 
 def main() -> int:
