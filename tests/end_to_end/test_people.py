@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,10 @@ def waiting(loop: Loop) -> dict[str, str]:
     """Two runs that ask for approval, by assistant: one will be answered, the other has half a minute to be."""
     in_a_moment = {"approvers": ["reviewer"], "deadline_hours": 30 / 3600}
     changes = {
-        "prompted": {"prompt": "Be brief and warm. " + PROMPT},
+        "prompted": {
+            "prompt": "Be brief and warm. " + PROMPT,
+            "generator": {"kind": "extractive", "threshold": 0.3},
+        },
         "direct": {"prompt": "Three words.\n\n{question}", "approval": in_a_moment},
     }
     return waiting_runs(loop, changes)
@@ -35,35 +39,39 @@ def waiting(loop: Loop) -> dict[str, str]:
 def test_a_reviewer_reads_the_evidence_answers_in_airflow_and_sees_the_new_release(
     loop: Loop, waiting: dict[str, str], tmp_path: Path
 ) -> None:
-    """The notary dies before the answer: its restart loses none."""
+    """The author tries before; the notary dies just before the reviewer's answer, and its restart loses nothing."""
     run_id, before = waiting["prompted"], production(loop, "prompted")
     asked = request_of_run(url_of(loop), RunReference(DAG, run_id, TASK))
-    airflow = loop.stack.addresses["airflow"]
-    assert httpx.get(f"{airflow}/release-board/approvals").status_code == 401
-    with browser(tmp_path / "profile") as page:
-        sign_in(loop, page, "reviewer")
-        board = open_board(page)
-        board.get_by_role("link", name="Approvals", exact=True).click()
-        request = board.get_by_role("article").filter(has_text=asked.release_id[:12])
-        picture(board, "waiting-approvals")
-        request.get_by_role("link", name="Look at the release").click()
-        read_the_evidence(board, asked.release_id, str(before[-1]))
-        board.go_back()
-        request.get_by_role("link", name="Answer in Airflow").click()
-        board.get_by_text(asked.report_hash).first.wait_for()
+    name = asked.release_id[:12]
+    with browser(tmp_path / "author") as page:
+        open_request(open_board(loop, page, "author"), name)
+        assert choose(page.context.pages[-1], "Approve") == 403
+    with browser(tmp_path / "reviewer") as page:
+        board = open_board(loop, page, "reviewer")
+        board.get_by_role("link", name="prompted", exact=True).click()
+        assert "? waiting" in board.get_by_role("row").filter(has_text=name).inner_text()
+        picture(board, "releases")
+        open_request(board, name, evidence=str(before[-1]))
+        board.get_by_text(f"Release {name} of prompted to production?").wait_for()
         picture(board, "required-action")
         process_of(loop.stack, "notary").kill()
-        with board.expect_response(lambda r: r.request.method == "PATCH" and "hitlDetails" in r.url) as sent:
-            board.get_by_role("button", name="Approve").click()
-        assert sent.value.status == 200
+        assert choose(board, "Approve") == 200
         assert loop.client().wait_for_run(DAG, run_id, timeout_seconds=300) == "success"
-        board.goto(f"{airflow}/release-board/?assistant=prompted")
-        picture(board, "releases")
+        board.goto(f"{loop.stack.addresses['airflow']}/release-board/?assistant=prompted")
         now = board.get_by_role("region", name="In production")
-        assert asked.release_id[:12] in now.inner_text()
+        assert name in now.inner_text()
         assert "approved by reviewer" in now.inner_text()
     assert production(loop, "prompted") == [*before, asked.release_id]
     assert served(loop, "prompted") == asked.release_id
+
+
+def test_without_a_login_no_page_of_the_board_is_shown(loop: Loop) -> None:
+    in_production(loop, "prompted")
+    board = f"{loop.stack.addresses['airflow']}/release-board"
+    paths = ("/", "/approvals", "/ledger", "/receipts", f"/releases/{production(loop, 'prompted')[-1]}")
+    answers = {path: httpx.get(board + path) for path in paths}
+    assert {path: answer.status_code for path, answer in answers.items()} == dict.fromkeys(paths, 401)
+    assert not any("prompted" in answer.text for answer in answers.values())
 
 
 def test_nobodys_answer_is_a_rejection_at_the_deadline(loop: Loop, waiting: dict[str, str]) -> None:
@@ -93,16 +101,12 @@ def test_a_rollback_goes_to_the_release_before_and_is_recorded(loop: Loop) -> No
     assert served(loop, "prompted") == before[-2]
 
 
-def sign_in(loop: Loop, page: Any, user: str) -> None:
-    """Sign in on Airflow's own page."""
+def open_board(loop: Loop, page: Any, user: str) -> Any:
+    """Sign in on Airflow's own page; return the tab that its menu opens for the board."""
     page.goto(loop.stack.addresses["airflow"])
     page.locator("input[name=username]").fill(user)
     page.locator("input[name=password]").fill(loop.stack.password(user))
     page.get_by_role("button", name="Sign in").click()
-
-
-def open_board(page: Any) -> Any:
-    """Return the tab that Airflow's navigation opens for the board."""
     page.get_by_role("button", name="Browse").click()
     with page.context.expect_page() as opened:
         page.get_by_role("menuitem", name="Releases").click()
@@ -110,13 +114,43 @@ def open_board(page: Any) -> Any:
     return opened.value
 
 
-def read_the_evidence(board: Any, release_id: str, replaced: str) -> None:
-    """See what a reviewer decides by: verdict, differences, plots, and questions with both answers."""
-    assert board.get_by_role("heading", level=1).inner_text() == f"Release {release_id[:12]}"
-    assert "PASS" in board.get_by_role("region", name="Gate").inner_text()
+def open_request(board: Any, release: str, evidence: str | None = None) -> None:
+    """Go from the board to the page where Airflow asks, past the evidence against the release ``evidence`` if given."""
+    board.get_by_role("link", name="Approvals", exact=True).click()
+    card = board.get_by_role("article").filter(has_text=release)
+    assert "Answer before" in card.inner_text()
+    if evidence is not None:
+        picture(board, "waiting-approvals")
+        card.get_by_role("link", name="Look at the release").click()
+        read_the_evidence(board, release, evidence)
+        picture(board, "waiting-release")
+        board.go_back()
+    card.get_by_role("link", name="Answer in Airflow").click()
+
+
+def read_the_evidence(board: Any, release: str, replaced: str) -> None:
+    """See what a reviewer decides by: verdict, plots, questions with both answers, differences, refused attempts."""
+    assert board.get_by_role("heading", level=1).inner_text() == f"Release {release}"
+    approval = board.get_by_role("region", name="Approval")
+    assert "waiting" in approval.inner_text()
+    attempt = approval.get_by_role("row").filter(has_text="author")
+    assert re.search(r"Approve\s*✗ refused \(403\)", attempt.inner_text())
+    gate = board.get_by_role("region", name="Gate report")
+    assert gate.locator(".lead").inner_text() == "✓ PASS"
+    assert gate.get_by_role("img", name="recall_at_10: pass").is_visible()
+    assert gate.get_by_role("img", name="quality, all questions").is_visible()
+    example = gate.get_by_role("article").first
+    assert example.get_by_role("heading", level=4).inner_text().endswith("?")
+    sides = [quote.inner_text() for quote in example.locator("blockquote").all()]
+    assert len(set(sides)) == 2
     differences = board.get_by_role("region", name="Differences from production")
-    assert replaced[:12] in differences.inner_text()
-    assert "prompt.text_hash" in differences.inner_text()
-    assert board.get_by_role("img").count() > 0
-    assert board.get_by_text("Production").first.is_visible()
-    picture(board, "waiting-release")
+    assert differences.get_by_role("link", name=replaced[:12]).is_visible()
+    threshold = differences.get_by_role("row").filter(has_text="generator.threshold")
+    assert threshold.inner_text().split() == ["generator.threshold", "0.54", "0.3"]
+
+
+def choose(page: Any, option: str) -> int:
+    """Choose an option of a required action; return the status of Airflow's answer."""
+    with page.expect_response(lambda r: r.request.method == "PATCH" and "hitlDetails" in r.url) as sent:
+        page.get_by_role("button", name=option, exact=True).click()
+    return int(sent.value.status)

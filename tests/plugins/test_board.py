@@ -65,10 +65,18 @@ def test_an_unknown_assistant_in_the_address_is_escaped(story: Story, client: Te
 def test_the_list_tells_what_is_in_production_since_when_and_by_whom(story: Story, page: Any) -> None:
     first, second = story.whole()
     text = _text(page("/"))
-    assert re.search(rf"In production {first[:12]} since 20\d\d-\d\d-\d\d \d\d:\d\d UTC By actor plain", text)
+    assert re.search(rf"In production {first[:12]} since 20\d\d-\d\d-\d\d \d\d:\d\d UTC Moved by actor plain", text)
     assert text.index(second[:12] + " 20") < text.index(first[:12] + " 20")
     assert "✓ approved by reviewer plain" in text
     assert "staging ! dirty" in text
+
+
+def test_the_list_tells_what_waits_for_an_answer(story: Story, page: Any) -> None:
+    _, second = story.whole()
+    assert re.search(rf"{second[:12]} \S+ \S+ UTC ✗ FAIL \? waiting", _text(page("/")))
+    assert _text(page("/")).count("waiting") == 1
+    never_asked = story.release("c")
+    assert re.search(rf"{never_asked[:12]} \S+ \S+ UTC \S+( \S+)? none", _text(page("/")))
 
 
 def test_a_board_without_releases_says_how_to_make_one(page: Any) -> None:

@@ -37,7 +37,8 @@ class Listing(Generic[ItemT]):
 class ReleaseLine:
     """One release in the list; ``dirty`` is None and ``fault`` says why where the manifest is damaged.
 
-    ``decision`` and ``approver`` are as the database has them: a line is an overview, not evidence.
+    ``decision`` and ``approver`` are as the database has them, ``waiting`` says that the notary recorded no answer to a
+    request about it yet: a line is an overview, not evidence.
     """
 
     release_id: str
@@ -45,6 +46,7 @@ class ReleaseLine:
     verdict: str | None
     decision: str | None
     approver: str | None
+    waiting: bool
     aliases: tuple[str, ...]
     revoked: bool
     dirty: bool | None
@@ -128,6 +130,8 @@ def release_lines(url: str, assistant: str, *, offset: int = 0, limit: int = 25)
                 WHERE assistant = %(assistant)s AND alias IS NOT NULL ORDER BY alias, entry DESC
             )
             SELECT r.release_id, r.created_at, r.manifest, g.verdict, a.decision, a.approver,
+                EXISTS (SELECT FROM approval_requests q LEFT JOIN approvals USING (nonce)
+                        WHERE q.release_id = r.release_id AND approvals.nonce IS NULL) AS waiting,
                 ARRAY(SELECT alias FROM heads WHERE to_release = r.release_id ORDER BY alias) AS aliases,
                 EXISTS (SELECT FROM release_ledger l
                         WHERE l.to_release = r.release_id AND l.action = 'revoke') AS revoked
