@@ -17,6 +17,7 @@ import psycopg
 from llmops.database import connect
 from llmops.errors import LlmopsError
 from llmops.release import (
+    ENTERED_PER_PERSON,
     Actor,
     ApprovalRequest,
     LedgerEntry,
@@ -80,13 +81,17 @@ class Faults:
         ]
 
     def approve_as_author(self, number: int) -> Refused:
-        """Answer the candidate's request as its author: Airflow refuses, and the notary enters that it did."""
-        before = self._last()
+        """Answer the candidate's request as its author: Airflow refuses, and the notary enters that it did.
+
+        Of the same person about the same request it enters the first ten; the others are recorded as attempts.
+        """
+        before, attempts = self._last(), self._refused_attempts("author")
         try:
             self.stack.client("author").answer(_DAG, self.run_id, _TASK, "Approve", {"channel": "demo"})
         except AirflowError as error:
-            entry = self._entry_after(before, "refuse", "author")
-            return Refused(f"Airflow: status {error.status}", entry.entry)
+            self._require_recorded("author", attempts)
+            entry = self._entry_after(before, "refuse", "author") if attempts < ENTERED_PER_PERSON else None
+            return Refused(f"Airflow: status {error.status}", entry.entry if entry else None)
         raise Surprise("Airflow accepted the author's answer")
 
     def forge_as_worker(self, number: int) -> Refused:
@@ -263,6 +268,26 @@ def kill(step, phase):
                 return str(said)
             time.sleep(0.5)
         raise Surprise("the service did not notice that the alias was moved")
+
+    def _require_recorded(self, person: str, before: int) -> None:
+        """Wait until one more refused answer of a person is recorded: that comes after Airflow's response."""
+        until = time.monotonic() + _WAIT_SECONDS
+        while time.monotonic() < until:
+            if self._refused_attempts(person) > before:
+                return
+            time.sleep(0.1)
+        raise Surprise("the refused answer was not recorded")
+
+    def _refused_attempts(self, person: str) -> int:
+        """Return how many answers of a person to the candidate's request Airflow refused."""
+        asked = (self.candidate.dag_id, self.candidate.run_id, self.candidate.task_id)
+        with connect(self._url) as connection:
+            row = connection.execute(
+                "SELECT count(*) FROM approval_attempts WHERE (dag_id, run_id, task_id) = (%s, %s, %s) "
+                "AND person = %s AND status >= 400",
+                (*asked, person),
+            ).fetchone()
+        return int(row[0]) if row else 0
 
     def _entry_after(self, last: int, action: str, actor: str | None) -> LedgerEntry:
         """Return the newest entry of an action since an entry; wait for the notary to make it."""

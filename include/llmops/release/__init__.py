@@ -17,7 +17,7 @@ from llmops.release._assemble import (
     own_chunks,
     registry_of,
 )
-from llmops.release._attempts import Attempt, chosen_options, record_attempt
+from llmops.release._attempts import ENTERED_PER_PERSON, Attempt, chosen_options, record_attempt
 from llmops.release._board import (
     Coverage,
     Evidence,
@@ -101,6 +101,7 @@ from llmops.release._store import (
 )
 
 __all__ = [
+    "ENTERED_PER_PERSON",
     "Actor",
     "AirflowReader",
     "Alias",

@@ -9,6 +9,8 @@ from llmops.database import connect
 from llmops.release._approval import RunReference
 
 _LONGEST = 200
+ENTERED_PER_PERSON = 10
+"""How many refused answers of one person to one request the notary enters; all of them are recorded."""
 UNREADABLE = "(unreadable)"
 """Stands for a choice that is not there, too long or no text."""
 

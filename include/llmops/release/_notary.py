@@ -18,6 +18,7 @@ from llmops.errors import IntegrityError, LlmopsError, NotApproved
 from llmops.evaluation import GateReport, replay
 from llmops.heartbeat import Heartbeat
 from llmops.release._approval import ApprovalRequest, gate_settings, request_text, require_pass
+from llmops.release._attempts import ENTERED_PER_PERSON
 from llmops.release._gate_texts import with_texts
 from llmops.release._judge import Finding, Hearing, body_hash, judge
 from llmops.release._ledger import (
@@ -44,7 +45,6 @@ log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 2.0
 _ATTEMPTS = 100
-_MOST_PER_PERSON = 10
 _NAME = "notary"
 
 
@@ -249,7 +249,7 @@ class Notary:
                 "  FROM approval_attempts WHERE status >= 400 AND person IS NOT NULL) t "
                 "JOIN approval_requests r USING (dag_id, run_id, task_id) "
                 "WHERE t.entry IS NULL AND t.place <= %s AND r.environment = %s ORDER BY t.attempt LIMIT %s",
-                (_MOST_PER_PERSON, self._environment.name, _ATTEMPTS),
+                (ENTERED_PER_PERSON, self._environment.name, _ATTEMPTS),
             ).fetchall()
         for attempt, person, chosen, status, assistant, release_id, report_hash in refused:
             with connect(self._url) as connection:
