@@ -19,9 +19,12 @@ from llmops.errors import StackError
 from llmops.release import (
     ApprovalRequest,
     RunReference,
+    code_digest,
     current_release,
     ledger,
     list_releases,
+    production_release,
+    read_manifest,
     request_of_run,
 )
 from llmops.settings import Environment, assistant_names, load_environment
@@ -112,7 +115,7 @@ class Drill:
         url = environment.database_url.get_secret_value()
         number = len(list_releases(url, ASSISTANT))
         write_assistant(self.home, number)
-        if not self._in_production(environment, ASSISTANT):
+        if not self._has_base(environment):
             click.echo(f"Releasing the assistant {ASSISTANT!r}, which this drill attacks ...")
             self._run("ingest_documents")
             self._wait(self._release(), approve=True)
@@ -154,6 +157,13 @@ class Drill:
             reviewer.answer(_DAG, run_id, _TASK, "Approve", {"channel": "demo"})
             if reviewer.wait_for_run(_DAG, run_id, timeout_seconds=_RELEASE_SECONDS) != "success":
                 raise StackError(f"the run {run_id!r} failed: see {_page(reviewer, _DAG, run_id)}")
+
+    @staticmethod
+    def _has_base(environment: Environment) -> bool:
+        """Tell whether a release of the drill's assistant, judged with the code that runs, is in production."""
+        url = environment.database_url.get_secret_value()
+        present = production_release(environment, ASSISTANT)
+        return present is not None and read_manifest(url, present).code_digest == code_digest()
 
     @staticmethod
     def _in_production(environment: Environment, assistant: str) -> bool:
