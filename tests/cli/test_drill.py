@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from llmops import cli
 from llmops.answers import AnswerChunk, AnswerOutcome, close_answer, open_answer
 from llmops.cli import _drill, drill
 from llmops.cli._drill import Drill
-from llmops.cli._drill_faults import Refused, Surprise
+from llmops.cli._drill_faults import Faults, Refused, Surprise
 from llmops.cli._drill_questions import Asked, Questioner, _ask, _was_production
 from llmops.cli._drill_report import write_report
 from llmops.manifest import ArtifactPin, IndexPin
@@ -274,3 +275,27 @@ def test_a_wrong_answer_makes_the_drill_fail(attacked: Callable[..., Any]) -> No
     assert result.exit_code == 1
     assert "✗ guide: status 500" in result.output
     assert "1 wrong answers. 1 attacks, 0 surprises" in result.output
+
+
+def test_promotions_are_killed_at_every_point_before_any_point_comes_again() -> None:
+    def points(seed: int, kills: int) -> list[tuple[str, str]]:
+        nothing: Any = None
+        faults = Faults(nothing, nothing, nothing, nothing, "run", random.Random(seed))
+        return [faults._point(number) for number in range(kills)]
+
+    every = {(step, phase) for step in ("alias", "tags", "ledger") for phase in ("began", "done")}
+    found = points(7, 12)
+    assert set(found[:6]) == set(found[6:]) == every
+    assert points(7, 12) == found
+    assert len({tuple(points(seed, 6)) for seed in range(20)}) > 10
+
+
+def test_a_drill_goes_back_only_to_a_release_of_the_code_that_runs(
+    environment: Environment, approved: Callable[..., ApprovalRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_drill, "ASSISTANT", "guide")
+    assert not Drill._has_base(environment), "nothing is in production"
+    promote(environment, approved(), Actor("anna", "Airflow login"))
+    assert Drill._has_base(environment)
+    monkeypatch.setattr(_drill, "code_digest", lambda: "0" * 64)
+    assert not Drill._has_base(environment)

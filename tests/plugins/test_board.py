@@ -65,7 +65,9 @@ def test_an_unknown_assistant_in_the_address_is_escaped(story: Story, client: Te
 def test_the_list_tells_what_is_in_production_since_when_and_by_whom(story: Story, page: Any) -> None:
     first, second = story.whole()
     text = _text(page("/"))
-    assert re.search(rf"In production {first[:12]} since 20\d\d-\d\d-\d\d \d\d:\d\d UTC Moved by actor plain", text)
+    assert re.search(
+        rf"In production {first[:12]} since 20\d\d-\d\d-\d\d \d\d:\d\d UTC Moved by actor plain", text
+    )
     assert text.index(second[:12] + " 20") < text.index(first[:12] + " 20")
     assert "✓ approved by reviewer plain" in text
     assert "staging ! dirty" in text

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import httpx
@@ -68,6 +68,7 @@ class Faults:
     candidate: ApprovalRequest
     run_id: str
     chance: random.Random
+    _points: list[tuple[str, str]] = field(default_factory=list)
 
     def classes(self) -> list[tuple[str, Callable[[int], Refused]]]:
         """Return each class of attack with its name."""
@@ -128,8 +129,11 @@ class Faults:
     def flip_a_byte(self, number: int) -> Refused:
         """Damage a file of the approved candidate: the DAG's promotion meets it first, then others by hand."""
         if number > 0:
-            with self._flipped():
-                return self._refused(lambda: promote(self.environment, self.candidate, _somebody("drill")))
+            with self._flipped() as name:
+                refused = self._refused(lambda: promote(self.environment, self.candidate, _somebody("drill")))
+            if name not in refused.said:
+                raise Surprise(f"the promotion failed for another reason: {refused.said}")
+            return refused
         before = self._last()
         with self._flipped() as name:
             reviewer = self.stack.client("reviewer")
@@ -163,7 +167,7 @@ class Faults:
     def kill_a_promotion(self, number: int) -> Refused:
         """Kill a move of ``production`` at a step: then it is wholly old or new, and the next attempt completes it."""
         before, target = str(self._production()), self._other()
-        step, phase = self.chance.choice(_STEPS)
+        step, phase = self._point(number)
         ended = self._in_a_process_killed_at(step, phase, target, first=number == 0)
         if ended != -9:
             raise Surprise(f"the process that moves production ended with {ended} instead of being killed")
@@ -182,6 +186,13 @@ class Faults:
             f"{'the new release' if between == target else 'the old release'}, whole; the next attempt completed it",
             self._last(),
         )
+
+    def _point(self, number: int) -> tuple[str, str]:
+        """Return where to kill: in an order of chance every point once, before any of them comes again."""
+        place = number % len(_STEPS)
+        if place == 0:
+            self._points = self.chance.sample(_STEPS, len(_STEPS))
+        return self._points[place]
 
     def _in_a_process_killed_at(self, step: str, phase: str, target: str, *, first: bool) -> int:
         """Move production in another process, which kills itself when a step is recorded; return how it ended."""
