@@ -7,27 +7,24 @@ import logging
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import cache
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 
 from llmops.errors import LlmopsError, MissingInput, ServiceUnavailable
-from release_board import PREFIX
-from release_board.policy import DAG, may_read
-from release_board.text import finalize, is_digest, moment, number
+from release_board.pages import pages
+from release_board.policy import may_read
+from release_board.rendering import render, stylesheet
 
-__all__ = ["Board", "create_board", "render", "shared_board"]
+__all__ = ["Board", "create_board", "shared_board"]
 
 log = logging.getLogger(__name__)
 
-_FOLDER = Path(__file__).parent
 _TITLES = {
     400: "This address cannot be read",
     401: "Please sign in",
@@ -60,8 +57,6 @@ class Board(FastAPI):
 
 def create_board() -> Board:
     """Return the application; every route of it is behind the policy."""
-    from release_board.pages import pages
-
     board = Board(
         title="Release board",
         dependencies=[Depends(may_read)],
@@ -82,27 +77,9 @@ def shared_board() -> Board:
     return create_board()
 
 
-def render(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """Return a page; values are escaped, and what has no shape in them is made visible."""
-    board = request.scope.get("root_path", "")
-    base = {
-        "board": board,
-        "airflow": board.removesuffix(PREFIX),
-        "dag": DAG,
-        "section": request.url.path.removeprefix(board).split("/")[1],
-        "stylesheet": _stylesheet(),
-    }
-    return HTMLResponse(_templates().get_template(template).render(**base, **values), status)
-
-
 def _stylesheet_hash() -> str:
     """Return the digest by which the policy for content allows the one stylesheet."""
-    return b64encode(hashlib.sha256(_stylesheet().encode()).digest()).decode()
-
-
-@cache
-def _stylesheet() -> str:
-    return (_FOLDER / "board.css").read_text(encoding="utf-8")
+    return b64encode(hashlib.sha256(stylesheet().encode()).digest()).decode()
 
 
 @cache
@@ -119,28 +96,6 @@ def _headers() -> dict[str, str]:
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cache-Control": "no-store",
     }
-
-
-@cache
-def _templates() -> Environment:
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDER / "templates"),
-        autoescape=True,
-        finalize=finalize,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "moment": moment,
-        "number": number,
-        "path": lambda part: quote(str(part), safe=""),
-    }
-    environment.filters["ours"] = Markup  # for files of this package alone
-    environment.tests["digest"] = is_digest
-    return environment
 
 
 def _problem(request: Request, error: Exception) -> HTMLResponse:

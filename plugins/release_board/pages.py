@@ -31,7 +31,7 @@ from llmops.release import (
     reports_of,
 )
 from llmops.settings import Environment, load_environment
-from release_board.app import render
+from release_board.rendering import render
 from release_board.report import read_gate
 
 __all__ = ["environment", "pages"]
