@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -249,6 +252,23 @@ def test_a_drill_in_which_everything_was_refused_exits_with_0(attacked: Callable
     assert "✓ forge\n    Postgres: no\n    no entry: it never got that far" in result.output
     assert "✓ kill\n    whole\n    ledger entry 12" in result.output
     assert "1 questions were asked meanwhile: 0 wrong answers. 2 attacks, 0 surprises" in result.output
+
+
+def test_a_drill_that_is_ended_from_outside_puts_back_what_it_damaged(attacked: Callable[..., Any]) -> None:
+    put_back: list[bool] = []
+
+    def attack(_: int) -> Refused:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        finally:
+            put_back.append(True)
+        return Refused("nobody ended it")
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert attacked([("flip", attack)]).exit_code == 128 + signal.SIGTERM
+    assert put_back == [True]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_surprise_is_counted_shown_and_makes_the_drill_fail_while_the_others_go_on(

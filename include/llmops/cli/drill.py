@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -28,8 +31,19 @@ def command(kills: int, seed: int, report: Path | None) -> None:
     remembers it.
     """
     drill = Drill(home(), kills=kills, seed=seed)
-    drill.run()
+    with _ended_in_order():
+        drill.run()
     if report is not None:
         write_report(report, drill.results())
     if drill.surprises:
         sys.exit(1)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Put back what is damaged for an attack when somebody ends the drill with SIGTERM, too."""
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
