@@ -11,7 +11,7 @@ import pytest
 
 from end_to_end.conftest import PROMPT, Loop
 from end_to_end.test_attacks import entered, production, served, url_of, waiting_runs
-from end_to_end.test_loop import change, in_production, release
+from end_to_end.test_loop import awaits_a_person, change, in_production, release
 from llmops.release import RunReference, ledger, request_of_run
 from support.browser import browser, needs_chromium, picture
 from support.stacks import process_of, wait_until
@@ -99,6 +99,32 @@ def test_a_rollback_goes_to_the_release_before_and_is_recorded(loop: Loop) -> No
     assert (moved.action, moved.actor, moved.reason) == ("roll back", "reviewer", "answers got worse")
     assert moved.to_release == before[-2]
     assert served(loop, "prompted") == before[-2]
+
+
+def test_an_approval_against_what_was_production_before_is_stale(loop: Loop) -> None:
+    """Two candidates wait at once: when the first is in production, the approval of the second is worth nothing."""
+    if not production(loop, "direct"):
+        release(loop, "direct")
+    before, runs = production(loop, "direct"), []
+    for prompt in ("Four words.\n\n{question}", "Five words.\n\n{question}"):
+        change(loop, "direct", prompt=prompt, approval={"approvers": ["reviewer"]})
+        runs.append(loop.client("author").trigger(DAG, {"assistant": "direct"}))
+        wait_until(lambda: awaits_a_person(loop.client().tasks(DAG, runs[-1])), 300)
+    states = []
+    for run_id in runs:
+        loop.client("reviewer").answer(DAG, run_id, TASK, "Approve")
+        states.append(loop.client().wait_for_run(DAG, run_id, timeout_seconds=300))
+    assert states == ["success", "failed"]
+    first, second = (request_of_run(url_of(loop), RunReference(DAG, run_id, TASK)) for run_id in runs)
+    assert production(loop, "direct") == [*before, first.release_id]
+    assert served(loop, "direct") == first.release_id
+    refused = [
+        e
+        for e in ledger(url_of(loop), "direct")
+        if e.action == "refuse" and e.to_release == second.release_id
+    ]
+    assert refused
+    assert "the gate compared with" in refused[-1].reason
 
 
 def open_board(loop: Loop, page: Any, user: str) -> Any:
