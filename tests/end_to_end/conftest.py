@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from llmops.errors import ServiceUnavailable
 from llmops.llm import FakeLanguageModel
 from llmops.settings import Environment
 from llmops.stack import AirflowClient, Stack
@@ -58,7 +59,19 @@ class Loop:
         """Run a DAG to its end; return run id and state."""
         self.client("admin").unpause(dag_id)
         run_id = self.client(user).trigger(dag_id, conf)
-        return run_id, self.client().wait_for_run(dag_id, run_id, timeout_seconds=400)
+        try:
+            return run_id, self.client().wait_for_run(dag_id, run_id, timeout_seconds=400)
+        except ServiceUnavailable as error:
+            raise AssertionError(f"{error}: {self.story(dag_id, run_id)}") from error
+
+    def story(self, dag_id: str, run_id: str) -> str:
+        """Tell how far each task of a run came, with the end of the log of each that succeeded not."""
+        lines = []
+        for found in self.client().tasks(dag_id, run_id):
+            lines.append(f"{found['task_id']}: {found['state']}, attempt {found['try_number']}")
+            if found["state"] not in ("success", "skipped", "upstream_failed", None):
+                lines.append(self.client().log(dag_id, run_id, found["task_id"], attempt=found["try_number"]))
+        return "\n".join(line[-3000:] for line in lines)
 
 
 def _git(repository: Path, *arguments: str, date: str = "") -> None:

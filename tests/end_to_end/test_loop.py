@@ -66,9 +66,7 @@ def release(loop: Loop, assistant: str, user: str = "author", **conf: str) -> st
             loop.client("reviewer").answer("release_assistant", run_id, "ask_reviewer", "Approve")
 
     state = loop.client().wait_for_run("release_assistant", run_id, timeout_seconds=400, progress=look)
-    assert state == "success", {
-        t["task_id"]: t["state"] for t in loop.client().tasks("release_assistant", run_id)
-    }
+    assert state == "success", loop.story("release_assistant", run_id)
     return run_id
 
 

@@ -101,6 +101,18 @@ def test_only_the_assigned_person_answers(airflow: Stack, client: AirflowClient)
     assert (answered["responded_by_user"]["name"], answered["chosen_options"]) == ("reviewer", ["Approve"])
 
 
+def test_an_answer_given_before_the_process_that_asked_has_ended_is_not_lost(
+    airflow: Stack, client: AirflowClient
+) -> None:
+    client.wait_for_dag("probe_slow_end")
+    client.unpause("probe_slow_end")
+    run_id = client.trigger("probe_slow_end")
+    wait_until(lambda: client.question("probe_slow_end", run_id, "ask") is not None)
+    with airflow.client("reviewer") as reviewer:
+        reviewer.answer("probe_slow_end", run_id, "ask", "Approve")
+    assert client.wait_for_run("probe_slow_end", run_id) == "success"
+
+
 def test_nothing_listens_beyond_loopback(airflow: Stack) -> None:
     ours = {state.leader.pid for state in airflow.status() if state.leader}
     ours |= {child.pid for pid in ours for child in psutil.Process(pid).children(recursive=True)}

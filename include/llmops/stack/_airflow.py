@@ -51,7 +51,7 @@ def airflow_environment(layout: Layout) -> dict[str, str]:
         **_DEFAULTS,
         **layout.environment(),
         "AIRFLOW_HOME": str(layout.airflow_home),
-        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__EXECUTOR": "llmops.orchestration.executor.LocalExecutor",
         "AIRFLOW__CORE__DAGS_FOLDER": str(layout.dags),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(layout.root / "plugins"),
         "AIRFLOW__CORE__FERNET_KEY": f"{layout.secrets['fernet']}=",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -15,9 +14,7 @@ from llmops.errors import ServiceUnavailable, TerminalError
 __all__ = ["AirflowClient", "AirflowError"]
 
 _FINISHED = ("success", "failed")
-_SETTLING = 5.0
 _PATIENCE = httpx.Timeout(120, connect=30)
-_LONG_SETTLED = 60.0
 
 
 class AirflowError(TerminalError):
@@ -164,25 +161,11 @@ class AirflowClient:
     ) -> dict[str, Any]:
         """Answer a task's question with one of its options and the fields of its form.
 
-        An answer within a moment of the task being parked can fail the run, since the scheduler may not
-        have noted yet that the task's process ended: it first waits until that is some seconds ago.
+        Raises AirflowError when it has not asked, was answered before, or may not be answered by this user.
         """
-        question = self.question(dag_id, run_id, task_id)
-        if question is None:
-            raise AirflowError(f"the task {task_id!r} of run {run_id!r} has not asked anything", 404)
-        opened = datetime.fromisoformat(question["created_at"])
-        if (datetime.now(UTC) - opened).total_seconds() < _LONG_SETTLED:
-            self._wait_until_parked(dag_id, run_id, task_id)
-            time.sleep(_SETTLING)
         body = {"chosen_options": [option], "params_input": dict(form or {})}
         given: dict[str, Any] = self.request("PATCH", _question(dag_id, run_id, task_id), body)
         return given
-
-    def _wait_until_parked(self, dag_id: str, run_id: str, task_id: str) -> None:
-        path = f"{_run(dag_id, run_id)}/taskInstances/{quote(task_id, safe='')}"
-        deadline = time.monotonic() + _LONG_SETTLED
-        while self.request("GET", path)["state"] == "running" and time.monotonic() < deadline:
-            time.sleep(0.5)
 
     def sign_in(self) -> None:
         """Fetch a token; raise AirflowError when Airflow does not know this user with this password."""
