@@ -131,12 +131,15 @@ def _assistants(home: Path, repository: Path, llm_url: str) -> None:
         "gate": {"underpowered": "allow", "rules": [{"metric": "latency_p95_seconds", "maximum": 30}]},
     }
     prompted = {**history, "prompt": "Be brief. " + PROMPT}
+    # Unpausing `ingest_documents` runs it for the default assistant too: small sources keep that short.
+    default = {"sources": manual["sources"]}
     for name, values in (
         ("history", history),
         ("fresh", history),
         ("prompted", prompted),
         ("manual", manual),
         ("direct", direct),
+        ("library_guide", default),
     ):
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
     (folder / "direct.cases.jsonl").write_text(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import TypeVar
 
 import httpx
 import psycopg
@@ -34,6 +35,8 @@ from llmops.settings import Environment
 from llmops.stack import AirflowError, Stack
 
 __all__ = ["Faults", "Refused", "Surprise"]
+
+_Found = TypeVar("_Found")
 
 _DAG, _TASK = "release_assistant", "ask_reviewer"
 _STEPS = [(step, phase) for step in ("alias", "tags", "ledger") for phase in ("began", "done")]
@@ -272,22 +275,18 @@ def kill(step, phase):
 
     def _doubt(self) -> str:
         """Return what the service says about an alias that is elsewhere, once it has seen that."""
-        until = time.monotonic() + _WAIT_SECONDS
-        while time.monotonic() < until:
+
+        def said() -> str | None:
             state = httpx.get(f"{self.environment.serving_url}/readyz", timeout=30).json()
-            if said := state["assistants"][self.candidate.assistant]["error"]:
-                return str(said)
-            time.sleep(0.5)
-        raise Surprise("the service did not notice that the alias was moved")
+            return state["assistants"][self.candidate.assistant]["error"] or None
+
+        return _awaited(said, "the service did not notice that the alias was moved")
 
     def _require_recorded(self, person: str, before: int) -> None:
         """Wait until one more refused answer of a person is recorded: that comes after Airflow's response."""
-        until = time.monotonic() + _WAIT_SECONDS
-        while time.monotonic() < until:
-            if self._refused_attempts(person) > before:
-                return
-            time.sleep(0.1)
-        raise Surprise("the refused answer was not recorded")
+        _awaited(
+            lambda: self._refused_attempts(person) > before or None, "the refused answer was not recorded"
+        )
 
     def _refused_attempts(self, person: str) -> int:
         """Return how many answers of a person to the candidate's request Airflow refused."""
@@ -302,13 +301,14 @@ def kill(step, phase):
 
     def _entry_after(self, last: int, action: str, actor: str | None) -> LedgerEntry:
         """Return the newest entry of an action since an entry; wait for the notary to make it."""
-        until = time.monotonic() + _WAIT_SECONDS
-        while time.monotonic() < until:
+
+        def newest() -> LedgerEntry | None:
             for entry in reversed(ledger(self._url, self.candidate.assistant)):
                 if entry.entry > last and entry.action == action and actor in (None, entry.actor):
                     return entry
-            time.sleep(0.5)
-        raise Surprise(f"the ledger does not say that anything was refused (after entry {last})")
+            return None
+
+        return _awaited(newest, f"the ledger does not say that anything was refused (after entry {last})")
 
     def _last(self) -> int:
         entries = ledger(self._url)
@@ -317,6 +317,17 @@ def kill(step, phase):
     @property
     def _url(self) -> str:
         return self.environment.database_url.get_secret_value()
+
+
+def _awaited(look: Callable[[], _Found | None], otherwise: str) -> _Found:
+    """Return what ``look`` finds once it does not return None; raise Surprise when that takes too long."""
+    until = time.monotonic() + _WAIT_SECONDS
+    while time.monotonic() < until:
+        found = look()
+        if found is not None:
+            return found
+        time.sleep(0.2)
+    raise Surprise(otherwise)
 
 
 def _somebody(name: str) -> Actor:
