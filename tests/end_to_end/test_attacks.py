@@ -46,7 +46,10 @@ def has_asked(tasks: list[dict[str, Any]]) -> bool:
 def waiting(loop: Loop) -> dict[str, str]:
     """Two runs that ask for approval, by assistant."""
     prompts = {"fresh": "Be bold. " + PROMPT, "direct": "Two words.\n\n{question}"}
-    return waiting_runs(loop, {name: {"prompt": prompt} for name, prompt in prompts.items()})
+    asked = {"approvers": ["reviewer"]}
+    return waiting_runs(
+        loop, {name: {"prompt": prompt, "approval": asked} for name, prompt in prompts.items()}
+    )
 
 
 def url_of(loop: Loop) -> str:

@@ -30,6 +30,8 @@ _DEFAULTS = {
     # Running tasks outlive a restart of the API server.
     "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "10",
     "AIRFLOW__WORKERS__MAX_FAILED_HEARTBEATS": "20",
+    # Tasks are forked from the scheduler: a thread of its own could hold a lock then that no task ever gets.
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
 """What a person may change by setting the variable."""
 
