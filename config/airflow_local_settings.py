@@ -2,7 +2,8 @@
 
 The local executor's workers are forked from the scheduler, and tasks from the workers: what the scheduler
 has imported by then, no task has to import again. Only modules that may be forked belong here: none that
-starts threads when imported (so not deltalake), none that few tasks need.
+starts threads when imported (so not deltalake), none that few tasks need. mlflow brings pyarrow, whose allocator
+would start one: the stack turns that off by ``JE_ARROW_MALLOC_CONF``.
 """
 
 from __future__ import annotations

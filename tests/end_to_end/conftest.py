@@ -65,7 +65,7 @@ class Loop:
             raise AssertionError(f"{error}: {self.story(dag_id, run_id)}") from error
 
     def story(self, dag_id: str, run_id: str) -> str:
-        """Tell how far each task of a run came, with the end of the log of each that succeeded not."""
+        """Tell how far each task of a run came, with the end of the log of each that did not succeed."""
         lines = []
         for found in self.client().tasks(dag_id, run_id):
             lines.append(f"{found['task_id']}: {found['state']}, attempt {found['try_number']}")

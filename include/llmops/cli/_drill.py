@@ -20,7 +20,6 @@ from llmops.release import (
     ApprovalRequest,
     RunReference,
     code_digest,
-    current_release,
     ledger,
     list_releases,
     production_release,
@@ -64,7 +63,7 @@ class Drill:
         began = time.monotonic()
         environment = load_environment()
         base, candidate, run_id = self._prepare(environment)
-        others = [name for name in assistant_names() if self._in_production(environment, name)]
+        others = [name for name in assistant_names() if production_release(environment, name) is not None]
         faults = Faults(environment, self.stack, base, candidate, run_id, random.Random(self.seed))
         with Questioner(environment, sorted({ASSISTANT, *others}), QUESTIONS) as questioner:
             for name, attack in faults.classes():
@@ -164,11 +163,6 @@ class Drill:
         url = environment.database_url.get_secret_value()
         present = production_release(environment, ASSISTANT)
         return present is not None and read_manifest(url, present).code_digest == code_digest()
-
-    @staticmethod
-    def _in_production(environment: Environment, assistant: str) -> bool:
-        with connect(environment.database_url.get_secret_value()) as connection:
-            return current_release(connection, assistant, "production") is not None
 
     @staticmethod
     def _request_of(url: str, nonce: str) -> ApprovalRequest:

@@ -278,15 +278,14 @@ def kill(step, phase):
 
         def said() -> str | None:
             state = httpx.get(f"{self.environment.serving_url}/readyz", timeout=30).json()
-            return state["assistants"][self.candidate.assistant]["error"] or None
+            error: str | None = state["assistants"][self.candidate.assistant]["error"]
+            return error
 
         return _awaited(said, "the service did not notice that the alias was moved")
 
     def _require_recorded(self, person: str, before: int) -> None:
         """Wait until one more refused answer of a person is recorded: that comes after Airflow's response."""
-        _awaited(
-            lambda: self._refused_attempts(person) > before or None, "the refused answer was not recorded"
-        )
+        _awaited(lambda: self._refused_attempts(person) > before, "the refused answer was not recorded")
 
     def _refused_attempts(self, person: str) -> int:
         """Return how many answers of a person to the candidate's request Airflow refused."""
@@ -320,11 +319,11 @@ def kill(step, phase):
 
 
 def _awaited(look: Callable[[], _Found | None], otherwise: str) -> _Found:
-    """Return what ``look`` finds once it does not return None; raise Surprise when that takes too long."""
+    """Return what ``look`` finds once it finds anything; raise Surprise when that takes too long."""
     until = time.monotonic() + _WAIT_SECONDS
     while time.monotonic() < until:
         found = look()
-        if found is not None:
+        if found:
             return found
         time.sleep(0.2)
     raise Surprise(otherwise)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from llmops.errors import ServiceUnavailable
+from llmops.errors import LlmopsError, ServiceUnavailable
 
 __all__ = ["Breaker"]
 
@@ -58,7 +58,7 @@ class Breaker:
         except ServiceUnavailable:
             self.failed()
             raise
-        except Exception:
+        except LlmopsError:
             self.succeeded()
             raise
         else:

@@ -26,9 +26,10 @@ class LocalExecutor(local_executor.LocalExecutor):
     A worker that was killed reports nothing: its task is begun again after two minutes.
     """
 
+    queued_tasks: dict[Any, Any]
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.queued_tasks: dict[Any, Any] = {}
         self._under_way: set[Any] = set()
         self._held_since: dict[Any, float] = {}
 
@@ -52,6 +53,7 @@ class LocalExecutor(local_executor.LocalExecutor):
             self._under_way.discard(key)
 
     def _held(self, key: Any) -> bool:
+        """Tell whether a task has to wait for the end of its last process."""
         if key not in self._under_way:
             return False
         since = self._held_since.setdefault(key, time.monotonic())

@@ -180,7 +180,7 @@ def _open(file: Path, data: bytes, passphrase: bytes | None) -> _Private:
             "`ssh-keygen -p -Z aes256-ctr -f FILE` encrypts it anew, and `pip install bcrypt` adds what "
             "opens it"
         ) from error
-    except (ValueError, NotImplementedError, InvalidTag) as error:
+    except (ValueError, NotImplementedError, InvalidTag) as error:  # the second for compressed points
         wrong = "its passphrase is another, or it is damaged" if passphrase else f"it is damaged: {error}"
         raise ConfigurationError(
             f"the signing key {str(file)!r} does not open ({wrong}): try again"
