@@ -8,19 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from llmops.corpus import SourceFile
-from llmops.corpus._parsing import Unreadable, parse
+from llmops.corpus._parsing import parse
+from llmops.corpus._problems import Unreadable
 
 DATA = Path(os.environ.get("LLMOPS_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
-def file(path: str, content: bytes = b"") -> SourceFile:
-    return SourceFile(path, len(content), lambda: content)
-
-
 def read(path: str, content: str | bytes) -> tuple[str, str]:
     raw = content.encode() if isinstance(content, str) else content
-    parsed = parse(file(path, raw), raw)
+    parsed = parse(path, None, raw)
     return parsed.title, parsed.text
 
 
@@ -84,7 +80,7 @@ def test_html_is_read_in_the_encoding_it_declares() -> None:
 )
 def test_a_file_that_is_no_document_says_why(path: str, content: bytes, problem: str, reason: str) -> None:
     with pytest.raises(Unreadable, match=reason) as caught:
-        parse(file(path, content), content)
+        parse(path, None, content)
     assert caught.value.problem == problem
 
 
@@ -99,7 +95,7 @@ def test_a_file_that_is_no_document_says_why(path: str, content: bytes, problem:
 def test_a_deeply_nested_file_ends_as_a_document_or_a_reason(path: str, content: bytes) -> None:
     text = "refused"
     with contextlib.suppress(Unreadable):
-        text = parse(file(path, content), content).text
+        text = parse(path, None, content).text
     assert text.strip()
 
 
@@ -121,14 +117,14 @@ def test_whatever_a_parser_raises_is_a_reason(
     monkeypatch.setattr(function, broken)
     content = b"<p>*Text* of :term:`one`.</p>"
     with pytest.raises(Unreadable, match=rf"failed on .*\({type(error).__name__}\)") as caught:
-        parse(file(path, content), content)
+        parse(path, None, content)
     assert caught.value.problem == "unreadable"
 
 
 def test_a_page_of_half_characters_has_a_reason() -> None:
     content = b"<meta charset=utf-7><p>x +2AA- y</p>"
     with pytest.raises(Unreadable, match=r"\(UnicodeEncodeError\)"):
-        parse(file("a.html", content), content)
+        parse("a.html", None, content)
 
 
 def test_no_hostile_file_raises_anything_but_a_reason() -> None:
@@ -139,7 +135,7 @@ def test_no_hostile_file_raises_anything_but_a_reason() -> None:
     for path in sorted(folder.iterdir()):
         content = path.read_bytes()
         try:
-            assert parse(file(path.name, content), content).text
+            assert parse(path.name, None, content).text
         except Unreadable as error:
             problems.append(error.problem)
     assert len(problems) > 100

@@ -10,14 +10,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from llmops.corpus._files import MAX_BYTES, Globs, Snapshot, SourceFile, SourceName, matches
+from llmops.corpus._files import MAX_BYTES, Globs, Snapshot, SourceFile, SourceSettings, matches
 from llmops.errors import ConfigurationError, MissingInput
-from llmops.settings import Section, include_root
+from llmops.settings import include_root
 
 __all__ = ["DirectorySource"]
 
 
-class DirectorySource(Section):
+class DirectorySource(SourceSettings):
     """All files below a folder, as they are now whatever the run's date.
 
     ``include`` and ``exclude`` are globs on the path within the folder (``**`` crosses folders).
@@ -26,11 +26,9 @@ class DirectorySource(Section):
     """
 
     kind: Literal["directory"]
-    name: SourceName
     path: str
     include: Globs = Field(default=["**/*"])
     exclude: Globs = Field(default=[])
-    paused: bool = False
 
     def discover(self, as_of: datetime) -> Snapshot:
         """Return the folder's files, sorted by path.

@@ -11,15 +11,45 @@ from typing import Annotated
 
 from pydantic import Field
 
-__all__ = ["MAX_BYTES", "Globs", "Snapshot", "SourceFile", "SourceName", "matches"]
+from llmops.settings import Section
 
-MAX_BYTES = 20_000_000
+__all__ = [
+    "MAX_BYTES",
+    "AccessTag",
+    "Globs",
+    "Snapshot",
+    "SourceFile",
+    "SourceName",
+    "SourceSettings",
+    "matches",
+]
+
+MAX_BYTES = 50_000_000
 """Files above this size go to quarantine unread."""
+
+AccessTag = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}$")]
+"""A group of readers, such as ``staff`` or ``team:legal``."""
+
+MetadataKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """The name of a source: part of every document's identity, so that sources never collide."""
 
 Globs = list[str]
+
+
+class SourceSettings(Section):
+    """What every source has, whatever its kind.
+
+    ``name`` is its name space: the same path in two sources is two documents. ``metadata`` is laid under
+    every document's own and can be filtered by. ``access`` lists who may find its documents: callers that
+    have at least one of the tags; everybody when it is empty. A ``paused`` source keeps its documents.
+    """
+
+    name: SourceName
+    metadata: dict[MetadataKey, str] = Field(default={})
+    access: tuple[AccessTag, ...] = Field(default=())
+    paused: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,7 +58,9 @@ class SourceFile:
 
     ``path`` is relative to the source with ``/`` between its parts. ``source_date`` is when the file
     last changed at the source, None where that is not the same on every machine. ``media_type`` is
-    None where the name decides. ``problem`` says why the file must not be read at all.
+    None where the name decides. ``problem`` says why the file must not be read at all. ``revision`` is
+    what the source itself tells one content of the file from another by, where that costs no reading: a
+    Git blob, an entity tag; None where only the content can tell.
     """
 
     path: str
@@ -38,6 +70,7 @@ class SourceFile:
     media_type: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     problem: str | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True)

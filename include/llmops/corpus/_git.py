@@ -16,9 +16,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from llmops.corpus._files import MAX_BYTES, Globs, Snapshot, SourceFile, SourceName, matches
+from llmops.corpus._files import MAX_BYTES, Globs, Snapshot, SourceFile, SourceSettings, matches
 from llmops.errors import MissingInput, ServiceUnavailable
-from llmops.settings import Section, environ, home
+from llmops.settings import environ, home
 
 __all__ = ["GitSource"]
 
@@ -40,7 +40,7 @@ _FETCH_SECONDS = 900
 _READ_SECONDS = 120
 
 
-class GitSource(Section):
+class GitSource(SourceSettings):
     """A branch of a repository, a local folder or a URL, as of the run's date.
 
     The state is the branch's newest first-parent commit whose commit date is not after that date, so
@@ -48,12 +48,10 @@ class GitSource(Section):
     """
 
     kind: Literal["git"]
-    name: SourceName
     repository: str
     branch: str = "main"
     include: Globs = Field(default=["**/*"])
     exclude: Globs = Field(default=[])
-    paused: bool = False
 
     @field_validator("repository")
     @classmethod
@@ -155,6 +153,7 @@ class GitSource(Section):
                     read=lambda entry=entry: blobs.read(entry.blob),  # type: ignore[misc]
                     source_date=dates.get(entry.path),
                     problem=_problem(entry),
+                    revision=entry.blob,
                 )
 
     def _wants(self, path: str) -> bool:

@@ -16,7 +16,8 @@ from llmops.corpus._directory import DirectorySource
 from llmops.corpus._files import MAX_BYTES, SourceFile
 from llmops.corpus._git import GitSource
 from llmops.corpus._packages import PackagesSource
-from llmops.corpus._parsing import Unreadable, parse
+from llmops.corpus._parsing import parse
+from llmops.corpus._problems import Unreadable
 from llmops.corpus._staging import Decision, SourceState, Staged
 from llmops.corpus._tables import (
     DOCUMENTS,
@@ -195,7 +196,7 @@ def _content(file: SourceFile) -> bytes:
 
 
 def _document(source: str, file: SourceFile, content: bytes) -> Row:
-    parsed = parse(file, content)
+    parsed = parse(file.path, file.media_type, content)
     return {
         "document_id": document_id(source, file.path),
         "version": hashlib.sha256(f"{parsed.title}\0{parsed.text}".encode()).hexdigest(),

@@ -12,17 +12,16 @@ from typing import Literal
 from pydantic import Field
 
 from llmops.corpus._api import Api, Document
-from llmops.corpus._files import Snapshot, SourceFile, SourceName
+from llmops.corpus._files import Snapshot, SourceFile, SourceSettings
 from llmops.corpus._rst import rst_to_markdown
 from llmops.errors import MissingInput
-from llmops.settings import Section
 
 __all__ = ["PackagesSource"]
 
 log = logging.getLogger(__name__)
 
 
-class PackagesSource(Section):
+class PackagesSource(SourceSettings):
     """Installed packages, read statically: nothing of them is imported or run.
 
     ``packages`` are import names, such as ``psycopg_pool`` or ``airflow.sdk``; ``exclude`` has
@@ -31,10 +30,8 @@ class PackagesSource(Section):
     """
 
     kind: Literal["packages"]
-    name: SourceName
     packages: list[str] = Field(min_length=1)
     exclude: list[str] = Field(default=[])
-    paused: bool = False
 
     def discover(self, as_of: datetime) -> Snapshot:
         """Return one Markdown file per public module or class, and the README of each distribution.

@@ -7,18 +7,15 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
 
-from llmops.corpus._files import MAX_BYTES, SourceFile
+from llmops.corpus._files import MAX_BYTES
+from llmops.corpus._problems import Unreadable
 from llmops.corpus._rst import rst_to_markdown
 from llmops.errors import ParseError
 
-__all__ = ["Parsed", "Problem", "Unreadable", "parse"]
+__all__ = ["Parsed", "media_type_of", "parse"]
 
 log = logging.getLogger(__name__)
-
-Problem = Literal["unsupported", "empty", "unreadable"]
-"""Why a file is no document: no format of ours, nothing in it, or broken. Only broken ones trip the gate."""
 
 _MEDIA_TYPES = {
     ".md": "text/markdown",
@@ -42,27 +39,23 @@ _CHARSET = re.compile(rb"<meta[^>]+charset\s*=\s*[\"']?\s*([a-zA-Z0-9_:.-]+)", r
 _CONTROL = {c: None for c in range(32) if chr(c) not in "\n\t"} | {0x7F: None, 0xFEFF: None}
 
 
-class Unreadable(ParseError):
-    """One file that becomes no document; ``problem`` is the class of its reason."""
-
-    def __init__(self, message: str, problem: Problem = "unreadable") -> None:
-        super().__init__(message)
-        self.problem: Problem = problem
-
-
 @dataclass(frozen=True)
 class Parsed:
-    """A document's normalised text, its title and the format it came in."""
+    """A document's normalised text, its title and the format it came in.
+
+    ``warnings`` name what the text lacks, such as pages without a text layer.
+    """
 
     text: str
     title: str
     media_type: str
+    warnings: tuple[str, ...] = ()
 
 
-def media_type_of(file: SourceFile) -> str:
-    """Return a file's format; raises Unreadable when it is none that can be read here."""
-    suffix = PurePosixPath(file.path).suffix.lower()
-    found = file.media_type or _MEDIA_TYPES.get(suffix)
+def media_type_of(path: str, declared: str | None = None) -> str:
+    """Return a file's format, as declared or by its name; raises Unreadable when none here reads it."""
+    suffix = PurePosixPath(path).suffix.lower()
+    found = declared or _MEDIA_TYPES.get(suffix)
     if found is None:
         raise Unreadable(
             f"its format ({suffix or 'no suffix'}) is not supported: "
@@ -72,13 +65,15 @@ def media_type_of(file: SourceFile) -> str:
     return found
 
 
-def parse(file: SourceFile, content: bytes) -> Parsed:
+def parse(path: str, declared: str | None, content: bytes) -> Parsed:
     """Return a file's content as a document: Unix line ends, NFC, no control characters.
+
+    ``declared`` is the media type where the source knows it, None where the name in ``path`` decides.
 
     Markdown, reStructuredText and HTML become Markdown; plain text stays as it is. Raises Unreadable
     with the reason for quarantine.
     """
-    media_type = media_type_of(file)
+    media_type = media_type_of(path, declared)
     limit = _MAX_MARKUP_BYTES if media_type in ("text/html", "text/x-rst") else MAX_BYTES
     if len(content) > limit:
         raise Unreadable(
@@ -93,13 +88,13 @@ def parse(file: SourceFile, content: bytes) -> Parsed:
     except ParseError as error:
         raise Unreadable(str(error)) from error
     except Exception as error:  # The edge to parsers: on a hostile file they raise anything.
-        log.warning("The reader of %s failed on %s", media_type, file.path, exc_info=True)
+        log.warning("The reader of %s failed on %s", media_type, path, exc_info=True)
         # No message: one that names an address in memory would make every run's reason a new one.
         raise Unreadable(f"the reader of {media_type} failed on it ({type(error).__name__})") from error
     body, title = _normalised(parsed[0]), parsed[1]
     if not body.strip():
         raise Unreadable("it has no text", "empty")
-    name = PurePosixPath(file.path).name if media_type == "text/plain" else PurePosixPath(file.path).stem
+    name = PurePosixPath(path).name if media_type == "text/plain" else PurePosixPath(path).stem
     return Parsed(body.strip("\n") + "\n", _one_line(title) or name, media_type)
 
 
