@@ -183,7 +183,7 @@ def _release(stack, environment, number: int) -> str:
     if number == 0:
         ensure_base_embedder(registry_of(environment, ASSISTANT), assistant.base_embedder)
         root, staging = environment.table_root(ASSISTANT), stack.home / "staging"
-        read_sources(assistant.sources, as_of=datetime.now(UTC), staging=staging)
+        read_sources(assistant.sources, as_of=datetime.now(UTC), staging=staging, table_root=root)
         merge_documents(staging, root, url)
         merge_chunks(root, chunkers_in_use(environment, assistant), url)
     manifest = assemble(environment, assistant, None, ["bench"])

@@ -1,8 +1,10 @@
 """Bring the documents of an assistant's sources into its tables, as they were at the run's date.
 
-Every source is read and parsed, a quality gate judges the result before anything changes, and then the
-documents and their chunks are merged. Running it again, in any order of dates, ends in the same tables: a
-snapshot that is older than what a source already delivered changes nothing.
+Every source is read and its new files are parsed, in a few shards of bounded size; a quality gate judges each
+source before anything of it changes, and then the documents and their chunks are merged. A source that cannot be
+read, or that the gate holds back, keeps the documents it has and fails the last task; the others go on. Running
+it again, in any order of dates, ends in the same tables: a snapshot that is older than what a source already
+delivered changes nothing.
 """
 
 from __future__ import annotations
@@ -33,8 +35,12 @@ def ingest_documents() -> None:
         return ingest.prepare_embedder(run_of(context))
 
     @task
-    def parse_documents(**context: Any) -> dict[str, Any]:
-        return ingest.parse_documents(run_of(context))
+    def plan_shards(**context: Any) -> list[int]:
+        return ingest.plan_shards(run_of(context))
+
+    @task
+    def parse_documents(shard: int, **context: Any) -> dict[str, Any]:
+        return ingest.parse_documents(run_of(context), shard)
 
     @task
     def check_quality(**context: Any) -> dict[str, Any]:
@@ -51,8 +57,13 @@ def ingest_documents() -> None:
         yield Metadata(CHUNKS, extra={"assistant": run.assistant})
         return counts
 
+    @task
+    def report_sources(**context: Any) -> dict[str, Any]:
+        return ingest.report_sources(run_of(context))
+
+    parsed = parse_documents.expand(shard=plan_shards())
     chunked = merge_chunks()
-    parse_documents() >> check_quality() >> merge_documents() >> chunked
+    parsed >> check_quality() >> merge_documents() >> chunked >> report_sources()
     prepare_embedder() >> chunked
 
 

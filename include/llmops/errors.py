@@ -11,6 +11,7 @@
         ├── MissingInput               a folder, table, model or release that is not there
         ├── ParseError                 one document that cannot be read
         ├── QualityGateFailed          documents that must not be merged
+        ├── SourceFailed               a source that could not be read or was held back; the others were merged
         ├── EmbedderMismatch           a query and an index, or a table and a vector, of different embedders
         ├── IntegrityError             content that differs from its digest
         │   └── SignatureInvalid       a signature that does not verify
@@ -75,6 +76,10 @@ class ParseError(TerminalError):
 
 class QualityGateFailed(TerminalError):
     """Documents failed an expectation and must not be merged."""
+
+
+class SourceFailed(TerminalError):
+    """A source could not be read, or its documents were held back; those of the other sources were merged."""
 
 
 class EmbedderMismatch(TerminalError):

@@ -7,10 +7,10 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
 from llmops.errors import ConfigurationError
@@ -52,7 +52,9 @@ class Environment(Section):
     ``database_url`` is the ``llmops`` database as this process's own role. ``notary_keys`` is the file of the
     notary's public keys, ``reviewer_keys`` that of the reviewers, both in the format of allowed signers
     (ssh-keygen(1)); who may change these files decides who may sign. ``people`` maps a user of Airflow to other names
-    of the same person, such as the e-mail address of their commits.
+    of the same person, such as the e-mail address of their commits. ``workers`` is how many tasks can run side by
+    side: a run that can be divided has at most two mapped tasks for each. ``rollback_days`` is how long a release
+    that left production, and what it answered from, can still be rolled back to.
     """
 
     name: str
@@ -66,6 +68,8 @@ class Environment(Section):
     notary_keys: Path
     reviewer_keys: Path | None = None
     people: dict[str, tuple[str, ...]] = {}
+    workers: Annotated[int, Field(ge=1, le=1000)] = 2
+    rollback_days: Annotated[int, Field(ge=1, le=3650)] = 30
     assistant_overrides: dict[str, Any] = {}
 
     def table_root(self, assistant: str) -> str:

@@ -44,7 +44,7 @@ class Corpus:
         return str(self.folder / "tables")
 
     def read(self, sources: Sequence[Any], as_of: datetime, staging: str = "staging") -> Path:
-        read_sources(sources, as_of=as_of, staging=self.folder / staging)
+        read_sources(sources, as_of=as_of, staging=self.folder / staging, table_root=self.root)
         return self.folder / staging
 
     def chunk(self) -> dict[str, int]:

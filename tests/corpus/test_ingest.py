@@ -209,7 +209,7 @@ def test_a_source_that_is_not_read_neither_blocks_the_rest_nor_loses_its_documen
     if trouble == "broken":
         other.rename(tmp_path / "moved")
     sources = [folder_source(notes), folder_source(other, "other", paused=trouble == "paused")]
-    counts = read_sources(sources, as_of=day(2), staging=corpus.folder / "staging")
+    counts = read_sources(sources, as_of=day(2), staging=corpus.folder / "staging", table_root=corpus.root)
     merge_documents(corpus.folder / "staging", corpus.root, corpus.url)
     corpus.chunk()
     assert counts["failed" if trouble == "broken" else "paused"] == ["other"]
@@ -267,9 +267,13 @@ def test_a_run_that_dies_before_it_merges_documents_still_outranks_an_older_one(
     old = corpus.read([folder_source(notes)], day(2), staging="old")
     (notes / "b.md").unlink()
     new = corpus.read([folder_source(notes)], day(3), staging="new")
+
+    def broken(*arguments: object) -> None:
+        raise ServiceUnavailable("the storage is away")
+
     with monkeypatch.context() as patch:
-        patch.setattr("llmops.corpus._ingest.DOCUMENTS", "\0")
-        with pytest.raises(ServiceUnavailable, match="cannot be read or written"):
+        patch.setattr("llmops.corpus._merging._merge", broken)
+        with pytest.raises(ServiceUnavailable, match="is away"):
             merge_documents(new, corpus.root, corpus.url)
     merge_documents(old, corpus.root, corpus.url)
     merge_documents(new, corpus.root, corpus.url)
@@ -298,7 +302,7 @@ def test_unreadable_files_go_to_quarantine_with_a_reason_and_the_rest_goes_on(
     (notes / "latin.txt").write_bytes("café au lait".encode("latin-1"))
     (notes / "data.bin").write_bytes(b"whatever")
     with (notes / "huge.txt").open("wb") as file:
-        file.truncate(50_000_000)
+        file.truncate(60_000_000)
     counts = corpus.run([folder_source(notes)])
     assert counts["documents"]["inserted"] == 2
     rows = {row["path"]: row for row in corpus.table("quarantine").to_pylist()}
@@ -306,10 +310,10 @@ def test_unreadable_files_go_to_quarantine_with_a_reason_and_the_rest_goes_on(
         "binary.md": "unreadable",
         "data.bin": "unsupported",
         "empty.md": "empty",
-        "huge.txt": "unreadable",
+        "huge.txt": "too_large",
         "latin.txt": "unreadable",
     }
-    assert "50,000,000 bytes" in rows["huge.txt"]["reason"]
+    assert "60,000,000 bytes" in rows["huge.txt"]["reason"]
     assert "0xe9 at offset 3" in rows["latin.txt"]["reason"]
 
 
@@ -370,20 +374,23 @@ def test_a_sourceless_failing_or_empty_configuration_is_refused_with_what_to_do(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    staging = tmp_path / "staging"
+    staging, root = tmp_path / "staging", str(tmp_path / "tables")
     with pytest.raises(ConfigurationError, match="no source is configured"):
-        read_sources([], as_of=day(1), staging=staging)
+        read_sources([], as_of=day(1), staging=staging, table_root=root)
     with pytest.raises(ConfigurationError, match=r"\['notes'\] are configured more than once"):
-        read_sources([folder_source(notes), folder_source(empty)], as_of=day(1), staging=staging)
+        read_sources(
+            [folder_source(notes), folder_source(empty)], as_of=day(1), staging=staging, table_root=root
+        )
     with pytest.raises(MissingInput, match="does not exist: correct `path`"):
-        read_sources([folder_source(tmp_path / "nowhere")], as_of=day(1), staging=staging)
+        read_sources([folder_source(tmp_path / "nowhere")], as_of=day(1), staging=staging, table_root=root)
     with pytest.raises(MissingInput, match="no document was found"):
-        read_sources([folder_source(empty)], as_of=day(1), staging=staging)
+        read_sources([folder_source(empty)], as_of=day(1), staging=staging, table_root=root)
     with pytest.raises(ConfigurationError, match="no time zone"):
-        read_sources([folder_source(notes)], as_of=day(1).replace(tzinfo=None), staging=staging)
-    assert not staging.exists()
+        read_sources(
+            [folder_source(notes)], as_of=day(1).replace(tzinfo=None), staging=staging, table_root=root
+        )
     with pytest.raises(MissingInput, match="nothing staged"):
-        merge_documents(staging, str(tmp_path / "tables"), "")
+        merge_documents(tmp_path / "elsewhere", root, "")
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def documents_read(loop: Loop) -> dict[str, int]:
     """Return how many documents the source had on each replayed day."""
     return {
         run["logical_date"][:10]: loop.client().result(
-            "ingest_documents", run["dag_run_id"], "parse_documents"
+            "ingest_documents", run["dag_run_id"], "check_quality"
         )["documents"]
         for run in loop.client().runs("ingest_documents")
         if run["run_type"] == "backfill"

@@ -13,6 +13,7 @@ import pytest
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 FILES = sorted(DAGS.rglob("*.py"))
 EXPECTED = {
+    "compact_tables",
     "fine_tune_embedder",
     "ingest_documents",
     "release_assistant",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Sequence
@@ -39,6 +40,11 @@ class HashEmbedder:
     def _one(self, text: str) -> NDArray[np.float32]:
         total = np.full(self.dimension, 1e-3)
         for word in re.findall(r"\w+", text.lower()):
-            seed = int.from_bytes(hashlib.sha256(f"{self.name} {word}".encode()).digest()[:8], "big")
-            total += np.random.default_rng(seed).standard_normal(self.dimension)
+            total += _direction(self.name, word, self.dimension)
         return (total / np.linalg.norm(total)).astype(np.float32)
+
+
+@functools.cache
+def _direction(name: str, word: str, dimension: int) -> NDArray[np.float64]:
+    seed = int.from_bytes(hashlib.sha256(f"{name} {word}".encode()).digest()[:8], "big")
+    return np.random.default_rng(seed).standard_normal(dimension)

@@ -6,7 +6,7 @@ from llmops.chain._chat import ChatGenerator
 from llmops.chain._extractive import ExtractiveGenerator
 from llmops.chain._generator import Generator
 from llmops.chain._prompt import PromptTemplate
-from llmops.chain._retrieval import HybridRetrieval, NoRetrieval, Retrieval, Searcher
+from llmops.chain._retrieval import HybridRetrieval, NoRetrieval, Retrieval, Searcher, Sentinel
 
 __all__ = [
     "MAX_QUESTION",
@@ -22,5 +22,6 @@ __all__ = [
     "PromptTemplate",
     "Retrieval",
     "Searcher",
+    "Sentinel",
     "check_question",
 ]

@@ -11,6 +11,7 @@ from llmops.chain._generator import Generator
 from llmops.chain._retrieval import Retrieval, Searcher
 from llmops.embedding import Embedder
 from llmops.errors import InvalidRequest
+from llmops.index import Hit
 
 __all__ = ["Chain", "check_question"]
 
@@ -62,6 +63,10 @@ class Chain:
         retrieved = time.monotonic()
         for item in self._responder.stream(inquiry):
             yield item if isinstance(item, str) else _answer(item, inquiry, began, retrieved)
+
+    def find(self, question: str) -> tuple[Hit, ...]:
+        """Return the chunks that an answer would be made of, best first."""
+        return self._inquire(question, None).hits
 
     def warm(self) -> None:
         """Retrieve once, so that the first question finds models loaded and connections open."""

@@ -13,7 +13,7 @@ from llmops.errors import ConfigurationError
 from llmops.index import Hit
 from llmops.settings import Section
 
-__all__ = ["HybridRetrieval", "NoRetrieval", "Retrieval", "Searcher"]
+__all__ = ["HybridRetrieval", "NoRetrieval", "Retrieval", "Searcher", "Sentinel"]
 
 Searcher = Callable[[str, Vector], list[Hit]]
 """Searches one index generation for a question and its vector; returns the best hits first."""
@@ -34,16 +34,27 @@ class NoRetrieval(Section):
         """Accept anything: neither is used."""
 
 
+class Sentinel(Section):
+    """A question whose answer everybody knows is in the documents: ``document``, as ``source:path``, must be found."""
+
+    question: Annotated[str, Field(min_length=1, max_length=1000)]
+    document: Annotated[str, Field(pattern=r"^[^:]+:.+$")]
+
+
 class HybridRetrieval(Section):
     """Searches an index by meaning and by words, and fuses both rankings.
 
-    ``top_k`` chunks are returned, out of ``candidates`` per ranking. ``mode`` switches one of them off.
+    ``top_k`` chunks are returned, out of ``candidates`` per ranking. ``mode`` switches one of them off. Before an
+    index may be released, at least ``minimum_coverage`` of every source's documents must be in it as they are
+    now, and every one of the ``sentinels`` must be found, beside some that are drawn from the documents.
     """
 
     kind: Literal["hybrid"] = "hybrid"
     top_k: Annotated[int, Field(ge=1, le=50)] = 8
     candidates: Annotated[int, Field(ge=1, le=200)] = 50
     mode: Literal["hybrid", "dense", "keyword"] = "hybrid"
+    minimum_coverage: Annotated[float, Field(ge=0, le=1)] = 0.99
+    sentinels: Annotated[tuple[Sentinel, ...], Field(max_length=100)] = ()
 
     def retrieve(
         self, question: str, embedder: Embedder | None, searcher: Searcher | None

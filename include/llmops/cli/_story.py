@@ -134,7 +134,7 @@ class Story:
             run_id = self._ingestion(airflow, assistant)
             self._follow(airflow, "ingest_documents", run_id)
             results = self._results(airflow, "ingest_documents", run_id)
-            read, merged = results.get("parse_documents", {}), results.get("merge_documents", {})
+            read, merged = results.get("check_quality", {}), results.get("merge_documents", {})
             chunked = results.get("merge_chunks", {})
             self._say(
                 f"{read.get('documents', 0)} documents read, {read.get('quarantined', 0)} quarantined; "
@@ -316,7 +316,9 @@ class Story:
         results = {}
         for task in airflow.tasks(dag_id, run_id):
             if task["state"] == "success" and task["task_id"] not in ("ask_reviewer", "announce"):
-                results[task["task_id"]] = airflow.result(dag_id, run_id, task["task_id"])
+                mapped = task["map_index"]
+                name = task["task_id"] if mapped < 0 else f"{task['task_id']}[{mapped}]"
+                results[name] = airflow.result(dag_id, run_id, task["task_id"], map_index=mapped)
         self.ledger.enter(dag_id, run_id, results)
         return results
 

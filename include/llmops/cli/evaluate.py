@@ -153,7 +153,7 @@ def _product_path(
         digest = chunker.digest(embedder.tokenizer_file)
         source = DirectorySource(kind="directory", name="beir", path=str(Path(folder) / "documents"))
         started = time.perf_counter()
-        read_sources([source], as_of=datetime.now(UTC), staging=Path(folder) / "staging")
+        read_sources([source], as_of=datetime.now(UTC), staging=Path(folder) / "staging", table_root=tables)
         merge_documents(Path(folder) / "staging", tables, url)
         chunks = merge_chunks(tables, {digest: (chunker, embedder.tokenizer_file)}, url)
         pin = ArtifactPin(uri=str(embedder.folder), files={}, fingerprint=embedder.fingerprint)

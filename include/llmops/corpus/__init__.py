@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from llmops.corpus._checking import check_quality
 from llmops.corpus._chunker import Chunk, Chunker, chunk_id_of
 from llmops.corpus._chunking import dump, merge_chunks
 from llmops.corpus._directory import DirectorySource
 from llmops.corpus._files import Snapshot, SourceFile
 from llmops.corpus._git import GitSource
-from llmops.corpus._ingest import Source, check_quality, merge_documents, read_sources
+from llmops.corpus._history import DocumentEvent, history
+from llmops.corpus._ingest import plan_shards, read_shard, read_sources, report_sources
+from llmops.corpus._merging import merge_documents
 from llmops.corpus._packages import PackagesSource
-from llmops.corpus._tables import CHUNKS, DOCUMENTS, QUARANTINE, SNAPSHOTS, document_id
+from llmops.corpus._sources import Source
+from llmops.corpus._tables import CHUNKS, DOCUMENTS, HISTORY, QUARANTINE, SNAPSHOTS, document_id
+from llmops.corpus._upkeep import compact_tables, forget_chunkers
 
 __all__ = [
     "CHUNKS",
     "DOCUMENTS",
+    "HISTORY",
     "QUARANTINE",
     "SNAPSHOTS",
     "Chunk",
     "Chunker",
     "DirectorySource",
+    "DocumentEvent",
     "GitSource",
     "PackagesSource",
     "Snapshot",
@@ -26,9 +33,15 @@ __all__ = [
     "SourceFile",
     "check_quality",
     "chunk_id_of",
+    "compact_tables",
     "document_id",
     "dump",
+    "forget_chunkers",
+    "history",
     "merge_chunks",
     "merge_documents",
+    "plan_shards",
+    "read_shard",
     "read_sources",
+    "report_sources",
 ]

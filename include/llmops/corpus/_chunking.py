@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,17 @@ __all__ = ["merge_chunks"]
 
 log = logging.getLogger(__name__)
 
-_COLUMNS = ("document_id", "version", "source", "path", "title", "text", "media_type")
+_COLUMNS = ("document_id", "version", "source", "path", "title", "text", "media_type", "metadata", "access")
+_MADE_OF = ("version", "metadata", "access")
 _BATCH = 500
+_COMMIT_CHUNKS = 20_000
+"""A commit has the chunks of whole documents, about so many at most: memory does not grow with the corpus."""
+
+State = tuple[str, ...]
+"""What a document's chunks were made of: its version, metadata and access tags."""
+
+Held = dict[str, dict[State, list[str]]]
+"""The chunks of each document, by the state of the document they were made from."""
 
 
 def merge_chunks(
@@ -35,31 +45,49 @@ def merge_chunks(
     inserted, updated and deleted, and how many documents were split. Raises MissingInput without
     documents.
     """
-    documents_table, table = LakeTable(table_root, DOCUMENTS), LakeTable(table_root, CHUNKS)
+    documents, table = LakeTable(table_root, DOCUMENTS), LakeTable(table_root, CHUNKS)
     totals = {"inserted": 0, "updated": 0, "deleted": 0, "documents": 0}
     with advisory_lock(database_url, f"chunks:{table_root}"):
-        versions = documents_table.read(["document_id", "version"])
-        current = dict(zip(*(column.to_pylist() for column in versions.columns), strict=True))
+        rows = documents.read(["document_id", *_MADE_OF])
+        current = {key: tuple(rest) for key, *rest in zip(*map(_values, rows.columns), strict=True)}
         held = _held(table)
-        for digest, (chunker, tokenizer_file) in sorted(chunkers.items()):
-            stale, changed = _outdated(current, held.pop(digest, {}))
-            rows = _chunk(documents_table, changed, chunker, tokenizer_file)
-            _add(totals, _merge(table, rows, stale, database_url), len(changed))
         orphans = [
             chunk
-            for documents in held.values()
-            for (document, _), chunks in documents.items()
+            for of_chunker in held.values()
+            for document, states in of_chunker.items()
             if document not in current
+            for chunks in states.values()
             for chunk in chunks
         ]
-        if orphans:
-            _add(totals, _merge(table, chunks_schema().empty_table(), orphans, database_url), 0)
+        if orphans or not table.exists():
+            _add(totals, _merge(table, chunks_schema().empty_table(), orphans, database_url))
+        for digest, (chunker, tokenizer_file) in sorted(chunkers.items()):
+            stale = _stale(current, held.get(digest, {}))
+            totals["documents"] += len(stale)
+            for commit in _commits(documents, stale, chunker, tokenizer_file):
+                _add(totals, _merge(table, commit.rows, commit.stale, database_url))
     log.info("Chunks: %s", ", ".join(f"{n} {what}" for what, n in totals.items()))
     return totals
 
 
-Held = dict[tuple[str, str], list[str]]
-"""The chunks of each (document, version)."""
+@dataclass
+class _Commit:
+    """New chunks of whole documents, and the ones that these documents had before."""
+
+    parts: list[pa.Table] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> pa.Table:
+        """Return the new chunks."""
+        import pyarrow as pa
+
+        return pa.concat_tables([chunks_schema().empty_table(), *self.parts])
+
+    @property
+    def size(self) -> int:
+        """Return how many chunks the commit touches."""
+        return sum(part.num_rows for part in self.parts) + len(self.stale)
 
 
 def _held(table: LakeTable) -> dict[str, Held]:
@@ -67,16 +95,47 @@ def _held(table: LakeTable) -> dict[str, Held]:
     held: dict[str, Held] = {}
     if not table.exists():
         return held
-    columns = table.read(["chunker", "document_id", "document_version", "chunk_id"])
-    for chunker, document, version, chunk in zip(*(c.to_pylist() for c in columns.columns), strict=True):
-        held.setdefault(chunker, {}).setdefault((document, version), []).append(chunk)
+    columns = table.read(["chunker", "document_id", "chunk_id", "document_version", "metadata", "access"])
+    for chunker, document, chunk, *state in zip(*map(_values, columns.columns), strict=True):
+        states = held.setdefault(chunker, {}).setdefault(document, {})
+        states.setdefault(tuple(state), []).append(chunk)
     return held
 
 
-def _outdated(current: Mapping[str, str], held: Held) -> tuple[list[str], list[str]]:
-    """Return the chunks that must go or change, and the documents to split."""
-    stale = [chunk for (d, v), chunks in held.items() if current.get(d) != v for chunk in chunks]
-    return stale, [d for d, v in current.items() if (d, v) not in held]
+def _stale(current: Mapping[str, State], held: Held) -> dict[str, list[str]]:
+    """Return the documents to split, each with the chunks it has from before."""
+    return {
+        document: [chunk for chunks in held.get(document, {}).values() for chunk in chunks]
+        for document, state in current.items()
+        if held.get(document, {}).keys() != {state}
+    }
+
+
+def _commits(
+    documents: LakeTable, stale: Mapping[str, list[str]], chunker: Chunker, tokenizer_file: Path
+) -> Iterator[_Commit]:
+    """Split the documents and yield what to merge, in portions of bounded size."""
+    import pyarrow as pa
+
+    if not stale:
+        return
+    run = chunker.start(tokenizer_file)
+    commit = _Commit()
+    for piece in documents.batches(_COLUMNS, where=("document_id", list(stale))):
+        for batch in piece.to_batches(max_chunksize=_BATCH):
+            rows = batch.to_pylist()
+            made = [
+                _row(document, chunk, run.digest)
+                for document, chunks in zip(rows, run.split(rows), strict=True)
+                for chunk in chunks
+            ]
+            commit.parts.append(pa.Table.from_pylist(made, schema=chunks_schema()))
+            commit.stale += [chunk for document in rows for chunk in stale[document["document_id"]]]
+            if commit.size >= _COMMIT_CHUNKS:
+                yield commit
+                commit = _Commit()
+    if commit.size:
+        yield commit
 
 
 def _merge(table: LakeTable, rows: pa.Table, stale: list[str], database_url: str) -> MergeCounts:
@@ -85,26 +144,9 @@ def _merge(table: LakeTable, rows: pa.Table, stale: list[str], database_url: str
     )
 
 
-def _chunk(documents: LakeTable, changed: list[str], chunker: Chunker, tokenizer_file: Path) -> pa.Table:
-    """Return the chunks of the changed documents."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not changed:
-        return chunks_schema().empty_table()
-    run = chunker.start(tokenizer_file)
-    table = documents.read(_COLUMNS)
-    table = table.filter(pc.is_in(table["document_id"], pa.array(changed, pa.string())))
-    parts = []
-    for batch in table.to_batches(max_chunksize=_BATCH):
-        rows = batch.to_pylist()
-        made = [
-            _row(document, chunk, run.digest)
-            for document, chunks in zip(rows, run.split(rows), strict=True)
-            for chunk in chunks
-        ]
-        parts.append(pa.Table.from_pylist(made, schema=chunks_schema()))
-    return pa.concat_tables(parts)
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 def _row(document: Mapping[str, Any], chunk: Chunk, digest: str) -> dict[str, Any]:
@@ -123,13 +165,14 @@ def _row(document: Mapping[str, Any], chunk: Chunk, digest: str) -> dict[str, An
         "embed_text": chunk.embed_text,
         "token_count": chunk.token_count,
         "chunker": digest,
+        "metadata": document["metadata"],
+        "access": document["access"],
     }
 
 
-def _add(totals: dict[str, int], counts: MergeCounts, documents: int) -> None:
+def _add(totals: dict[str, int], counts: MergeCounts) -> None:
     for name in ("inserted", "updated", "deleted"):
         totals[name] += getattr(counts, name)
-    totals["documents"] += documents
 
 
 def dump(table_root: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -43,12 +43,16 @@ class SourceSettings(Section):
 
     ``name`` is its name space: the same path in two sources is two documents. ``metadata`` is laid under
     every document's own and can be filtered by. ``access`` lists who may find its documents: callers that
-    have at least one of the tags; everybody when it is empty. A ``paused`` source keeps its documents.
+    have at least one of the tags; everybody when it is empty. ``quality`` has the rules in which the source
+    differs from the assistant, ``suite`` the name of a file in ``include/suites`` that replaces the suite of
+    expectations. A ``paused`` source keeps its documents.
     """
 
     name: SourceName
     metadata: dict[MetadataKey, str] = Field(default={})
     access: tuple[AccessTag, ...] = Field(default=())
+    quality: dict[str, Any] = Field(default={})
+    suite: str | None = None
     paused: bool = False
 
 

@@ -18,11 +18,12 @@ Problem = Literal[
     "memory",  # its parser needed too much memory
     "crashed",  # its parser's process ended
     "refused",  # must not be opened: a link that leaves its source, a name that is no text
+    "repeated",  # says what another document of its source says
     "sensitive",  # holds what the source's policy keeps out
 ]
 """The class of a reason for quarantine."""
 
-HARMLESS: frozenset[Problem] = frozenset({"unsupported", "empty"})
+HARMLESS: frozenset[Problem] = frozenset({"unsupported", "empty", "repeated"})
 """Problems that do not count against a source: the file was never going to be a document."""
 
 

@@ -12,11 +12,14 @@ if TYPE_CHECKING:
 __all__ = [
     "CHUNKS",
     "DOCUMENTS",
+    "HISTORY",
     "QUARANTINE",
     "SNAPSHOTS",
     "chunks_schema",
     "document_id",
     "documents_schema",
+    "history_schema",
+    "present_schema",
     "quarantine_schema",
     "snapshots_schema",
 ]
@@ -25,6 +28,7 @@ DOCUMENTS = "documents"
 CHUNKS = "chunks"
 QUARANTINE = "quarantine"
 SNAPSHOTS = "snapshots"
+HISTORY = "history"
 
 
 def document_id(source: str, path: str) -> str:
@@ -34,7 +38,13 @@ def document_id(source: str, path: str) -> str:
 
 @cache
 def documents_schema() -> pa.Schema:
-    """Return the columns of ``documents``: one row per document as it is now."""
+    """Return the columns of ``documents``: one row per document as it is now.
+
+    ``version`` is the digest of title and text, ``content_digest`` that of what they were made from: the
+    file's bytes, and what reads them. ``metadata`` and ``sensitive`` are JSON objects, ``access`` and
+    ``warnings`` JSON lists. ``damage`` is a share; ``signature`` and ``lines`` are measures of the text
+    (see ``llmops.quality``).
+    """
     import pyarrow as pa
 
     return pa.schema(
@@ -48,13 +58,25 @@ def documents_schema() -> pa.Schema:
             ("media_type", pa.string()),
             ("source_date", pa.timestamp("us", "UTC")),
             ("metadata", pa.string()),
+            ("access", pa.string()),
+            ("content_digest", pa.string()),
+            ("warnings", pa.string()),
+            ("sensitive", pa.string()),
+            ("characters", pa.int64()),
+            ("words", pa.int64()),
+            ("damage", pa.float64()),
+            ("signature", pa.binary()),
+            ("lines", pa.binary()),
         ]
     )
 
 
 @cache
 def chunks_schema() -> pa.Schema:
-    """Return the columns of ``chunks``; ``heading_path`` is a JSON list, ``chunker`` a chunker's digest."""
+    """Return the columns of ``chunks``.
+
+    ``heading_path`` and ``access`` are JSON lists, ``metadata`` is a JSON object, ``chunker`` a chunker's digest.
+    """
     import pyarrow as pa
 
     return pa.schema(
@@ -73,13 +95,18 @@ def chunks_schema() -> pa.Schema:
             ("embed_text", pa.string()),
             ("token_count", pa.int32()),
             ("chunker", pa.string()),
+            ("metadata", pa.string()),
+            ("access", pa.string()),
         ]
     )
 
 
 @cache
 def quarantine_schema() -> pa.Schema:
-    """Return the columns of ``quarantine``; ``count`` is how many contents of the file were refused."""
+    """Return the columns of ``quarantine``.
+
+    ``count`` is how often the file was tried in vain, ``tries`` how often with its present content.
+    """
     import pyarrow as pa
 
     return pa.schema(
@@ -91,6 +118,7 @@ def quarantine_schema() -> pa.Schema:
             ("reason", pa.string()),
             ("content_digest", pa.string()),
             ("count", pa.int32()),
+            ("tries", pa.int32()),
         ]
     )
 
@@ -101,3 +129,42 @@ def snapshots_schema() -> pa.Schema:
     import pyarrow as pa
 
     return pa.schema([("source", pa.string()), ("as_of", pa.timestamp("us", "UTC")), ("digest", pa.string())])
+
+
+@cache
+def present_schema() -> pa.Schema:
+    """Return the columns of what a run staged about every file of a source.
+
+    ``state`` is ``unchanged`` or ``changed`` for a document, ``refused`` for a file in quarantine.
+    """
+    import pyarrow as pa
+
+    names = ("source", "document_id", "content_digest", "state")
+    return pa.schema([(name, pa.string()) for name in names])
+
+
+@cache
+def history_schema() -> pa.Schema:
+    """Return the columns of ``history``: one row per thing that happened to a document, for ever.
+
+    ``event`` is ``created``, ``changed``, ``deleted``, ``quarantined`` or ``moved``; ``other_path`` is where
+    a document moved to or came from. ``as_of`` is the date of the run, ``merged_at`` when it was merged, as
+    version ``table_version`` of the documents table.
+    """
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("event_id", pa.string()),
+            ("document_id", pa.string()),
+            ("source", pa.string()),
+            ("path", pa.string()),
+            ("event", pa.string()),
+            ("other_path", pa.string()),
+            ("version", pa.string()),
+            ("source_date", pa.timestamp("us", "UTC")),
+            ("as_of", pa.string()),
+            ("merged_at", pa.timestamp("us", "UTC")),
+            ("table_version", pa.int64()),
+        ]
+    )

@@ -12,6 +12,7 @@ from llmops.evaluation._beir import (
     load_beir,
 )
 from llmops.evaluation._cases import SLICES, Case, case_digest, cases_digest, load_cases, save_cases
+from llmops.evaluation._checks import Check
 from llmops.evaluation._derive import derive_cases
 from llmops.evaluation._evaluate import KEYWORD_BASELINE, CaseResult, Evaluation, evaluate
 from llmops.evaluation._gate import decide
@@ -32,6 +33,7 @@ __all__ = [
     "BeirRow",
     "Case",
     "CaseResult",
+    "Check",
     "Evaluation",
     "GateReport",
     "GateRules",

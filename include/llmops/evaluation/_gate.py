@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from llmops.errors import IntegrityError
+from llmops.evaluation._checks import Check
 from llmops.evaluation._evaluate import Evaluation
 from llmops.evaluation._power import RulePower, power_of_rule, require_power
 from llmops.evaluation._report import DIGITS, GateReport, Outcome, RuleResult, Verdict, make_report, rounded
@@ -75,12 +76,13 @@ def decide(
     baseline: Evaluation | None,
     *,
     context: Mapping[str, Any] | None = None,
+    checks: Sequence[Check] = (),
 ) -> GateReport:
     """Return the report with the verdict on a candidate.
 
     ``baseline`` is production's evaluation on the same cases, or, when there is no production release yet,
-    one labelled ``KEYWORD_BASELINE``. ``context`` (ids, digests, table versions) is kept in the report. Any
-    rule that fails makes FAIL; else any that is missing or (unless it allows that) inconclusive makes
+    one labelled ``KEYWORD_BASELINE``. ``context`` (ids, digests, table versions) is kept in the report.
+    ``checks`` are rules about the release itself. Any rule that fails makes FAIL; else any that is missing or (unless it allows that) inconclusive makes
     INCOMPLETE; else the verdict is PASS. A loss fails only when it is significant together with those of all
     other rules that compare (Holm); limits fail by themselves. Raises ConfigurationError for a tolerance that
     the questions at hand cannot exclude, and IntegrityError when the sides were asked different questions.
@@ -98,15 +100,24 @@ def decide(
     drafts = [_draft(comparison) for comparison in applied]
     require_power(draft.power for draft in drafts if draft.power is not None)
     results = _together(rules, drafts)
-    verdict = _verdict(rules, applied, results)
+    checked = [check.result() for check in checks]
+    verdict = _verdict(rules, applied, results, checked)
     skipped = [c.rule.name for c in comparisons if not c.applies]
-    report = make_report(verdict, results, skipped, rules, (candidate, baseline), context or {})
+    report = make_report(
+        verdict, [*results, *checked], skipped, rules, (candidate, baseline), context or {},
+        [check.to_json() for check in checks],
+    )  # fmt: skip
     log.info("gate on %s: %s, report %s", candidate.label, verdict, report.report_hash)
     return report
 
 
-def _verdict(rules: GateRules, applied: Sequence[_Comparison], results: Sequence[RuleResult]) -> Verdict:
-    outcomes: set[Outcome] = set()
+def _verdict(
+    rules: GateRules,
+    applied: Sequence[_Comparison],
+    results: Sequence[RuleResult],
+    checked: Sequence[RuleResult],
+) -> Verdict:
+    outcomes: set[Outcome] = {result.outcome for result in checked}
     for comparison, result in zip(applied, results, strict=True):
         allowed = result.outcome == "inconclusive" and comparison.rule.inconclusive == "allow"
         outcomes.add("pass" if allowed else result.outcome)

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmops.errors import IntegrityError, LlmopsError
+from llmops.evaluation._checks import Check
 from llmops.evaluation._gate import decide
 from llmops.evaluation._report import SCHEMA, GateReport, RuleResult
 from llmops.evaluation._rules import GateRules
@@ -75,7 +76,8 @@ def replay(report: GateReport) -> Replay:
         settings = {key: value for key, value in report.content["gate"].items() if key != "digest"}
         rules = GateRules.model_validate(settings)
         candidate, baseline = report.sides()
-        again = decide(rules, candidate, baseline, context=report.content["context"])
+        checks = [Check.of(values) for values in report.content.get("checks", ())]
+        again = decide(rules, candidate, baseline, context=report.content["context"], checks=checks)
         reported = report.results
     except (ValidationError, KeyError, TypeError, AttributeError, LlmopsError) as error:
         raise IntegrityError(f"report {report.report_hash[:12]} cannot be decided again: {error}") from error

@@ -168,8 +168,9 @@ def make_report(
     rules: GateRules,
     sides: tuple[Evaluation, Evaluation | None],
     context: Mapping[str, Any],
+    checks: Sequence[Mapping[str, Any]] = (),
 ) -> GateReport:
-    """Return the report of a decision."""
+    """Return the report of a decision; ``checks`` are those of the release itself, as they were measured."""
     candidate, baseline = sides
     content: dict[str, Any] = {
         "schema_version": SCHEMA,
@@ -190,6 +191,8 @@ def make_report(
         "baseline": {"kind": baseline.kind, "label": baseline.label} if baseline else None,
         "results": _results(candidate, baseline),
     }
+    if checks:
+        content["checks"] = list(checks)
     texts = {**(baseline.texts if baseline else {}), **candidate.texts}
     return GateReport(json.loads(canonical_json(content)), texts)
 

@@ -4,6 +4,7 @@ A generation is what one embedder and one chunker made. It is never edited to an
 whose embedder differs is refused, and a new embedder gets a generation of its own beside the old one.
 """
 
+from llmops.index._contents import indexed_documents
 from llmops.index._dump import dump, vector_signature
 from llmops.index._follow import follow
 from llmops.index._generations import (
@@ -32,6 +33,7 @@ __all__ = [
     "follow",
     "generation_id",
     "generations",
+    "indexed_documents",
     "mark",
     "require_fingerprint",
     "search",

@@ -14,7 +14,9 @@ __all__ = [
     "merge_chunks",
     "merge_documents",
     "parse_documents",
+    "plan_shards",
     "prepare_embedder",
+    "report_sources",
     "sync_generations",
 ]
 
@@ -23,31 +25,37 @@ __all__ = [
 def prepare_embedder(run: Run) -> dict[str, Any]:
     """Import the assistant's base embedder unless it is registered already."""
     from llmops.assistant import load_assistant
-    from llmops.database import advisory_lock
-    from llmops.release import registry_of
-    from llmops.training import ensure_base_embedder
+    from llmops.release import ensure_embedder
+
+    pin = ensure_embedder(run.environment, load_assistant(run.assistant, run.environment))
+    return {"embedder": pin and pin.uri}
+
+
+def plan_shards(run: Run) -> list[int]:
+    """Divide the sources into shards of bounded size, one parsing task each."""
+    from llmops.assistant import load_assistant
+    from llmops.corpus import plan_shards as plan
 
     assistant = load_assistant(run.assistant, run.environment)
-    if assistant.retrieval.kind == "none":
-        return {"embedder": None}
-    with advisory_lock(run.database_url, f"embedder:{run.environment.catalog}:{run.assistant}"):
-        pin = ensure_base_embedder(registry_of(run.environment, run.assistant), assistant.base_embedder)
-    return {"embedder": pin.uri}
+    workers = run.environment.workers
+    return plan(
+        assistant.sources, as_of=run.as_of, staging=run.staging, table_root=run.table_root, workers=workers
+    )
 
 
 @step("llmops.assistant")
-def parse_documents(run: Run) -> dict[str, Any]:
-    """Discover and parse every source as of the run's date, into the run's staging folder."""
+def parse_documents(run: Run, shard: int) -> dict[str, Any]:
+    """Read and parse one shard of every source as of the run's date, into the run's staging folder."""
     from llmops.assistant import load_assistant
-    from llmops.corpus import read_sources
+    from llmops.corpus import read_shard
 
     assistant = load_assistant(run.assistant, run.environment)
-    return dict(read_sources(assistant.sources, as_of=run.as_of, staging=run.staging))
+    return dict(read_shard(assistant.sources, staging=run.staging, shard=shard, table_root=run.table_root))
 
 
 @step("llmops.assistant", "great_expectations")
 def check_quality(run: Run) -> dict[str, Any]:
-    """Let the quality gate judge what was parsed, before anything changes."""
+    """Let the quality gate judge what was parsed, source by source, before anything changes."""
     from llmops.assistant import load_assistant
     from llmops.corpus import check_quality as check
 
@@ -65,15 +73,24 @@ def merge_documents(run: Run) -> dict[str, Any]:
 
 @step("llmops.release")
 def merge_chunks(run: Run) -> dict[str, Any]:
-    """Chunk what changed, once for every chunker in use, and give back the staging folder."""
+    """Chunk what changed, once for every chunker in use."""
     from llmops.assistant import load_assistant
     from llmops.corpus import merge_chunks as merge
     from llmops.release import chunkers_in_use
 
     chunkers = chunkers_in_use(run.environment, load_assistant(run.assistant, run.environment))
-    counts = merge(run.table_root, chunkers, run.database_url)
-    shutil.rmtree(run.staging, ignore_errors=True)
-    return dict(counts)
+    return dict(merge(run.table_root, chunkers, run.database_url))
+
+
+@step("llmops.corpus")
+def report_sources(run: Run) -> dict[str, Any]:
+    """Give back the staging folder, and fail when a source could not be read or was held back."""
+    from llmops.corpus import report_sources as report
+
+    try:
+        return {"sources": report(run.staging)}
+    finally:
+        shutil.rmtree(run.staging, ignore_errors=True)
 
 
 @step("llmops.release")

@@ -57,6 +57,7 @@ from llmops.release._gate_texts import (
 )
 from llmops.release._generations import (
     chunkers_in_use,
+    ensure_embedder,
     load_embedder,
     standing,
     sync_generation,
@@ -83,6 +84,7 @@ from llmops.release._loading import (
 from llmops.release._notary import Notary
 from llmops.release._promotion import promote, revoke, roll_back, stage
 from llmops.release._receipt import Check, Receipt, receipt
+from llmops.release._retire import retire_generations
 from llmops.release._statement import (
     Actor,
     Approval,
@@ -145,6 +147,7 @@ __all__ = [
     "current_release",
     "decide_release",
     "differences",
+    "ensure_embedder",
     "ensure_generation",
     "erase_gate_text",
     "evaluate_release",
@@ -188,6 +191,7 @@ __all__ = [
     "request_of_run",
     "request_text",
     "require_approval",
+    "retire_generations",
     "revoke",
     "roll_back",
     "sign_release",

@@ -16,6 +16,7 @@ from llmops.errors import IntegrityError
 from llmops.evaluation import (
     KEYWORD_BASELINE,
     Case,
+    Check,
     Evaluation,
     GateReport,
     GateRules,
@@ -33,6 +34,7 @@ from llmops.manifest import Manifest, canonical_json, content_hash
 from llmops.release._assemble import registry_of, release_cases
 from llmops.release._code import code_digest
 from llmops.release._gate_texts import production_report, save_gate_texts, with_texts
+from llmops.release._index_checks import check_index
 from llmops.release._ledger import current_release
 from llmops.release._loading import build_chain
 from llmops.release._store import StoredReport, read_manifest, save_report
@@ -85,6 +87,9 @@ def evaluate_release(environment: Environment, release_id: str, progress: Progre
     for role, chosen, retrieval in _contenders(url, manifest, production):
         loaded = build_chain(environment, chosen, retrieval)
         try:
+            if role[0] == "candidate":
+                checks = check_index(environment, manifest, loaded.chain)
+                results["checks"] = [check.to_json() for check in checks]
             evaluation = evaluate(
                 cases,
                 observe(loaded.chain, retrieves=chosen.index is not None, pricing=pricing_of(chosen, prices)),
@@ -122,6 +127,7 @@ def decide_release(environment: Environment, results: Path) -> StoredReport:
             "index": stored["index"],
             "prices": stored["prices"],
         },
+        checks=[Check.of(values) for values in stored["checks"]],
     )
     report = StoredReport(
         report_hash=decided.report_hash,

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from llmops.assistant import Assistant
 from llmops.corpus import Chunker
-from llmops.database import connect
+from llmops.database import advisory_lock, connect
 from llmops.embedding import Embedder
 from llmops.errors import MissingInput
 from llmops.index import Generation, SyncCounts, generations, sync
@@ -18,8 +18,18 @@ from llmops.release._assemble import registry_of
 from llmops.release._ledger import current_release
 from llmops.release._store import list_releases, read_manifest
 from llmops.settings import Environment
+from llmops.training import ensure_base_embedder
 
 _CHUNKER: TypeAdapter[Chunker] = TypeAdapter(Chunker)
+
+
+def ensure_embedder(environment: Environment, assistant: Assistant) -> ArtifactPin | None:
+    """Import the assistant's base embedder unless it is registered; None when the assistant retrieves nothing."""
+    if assistant.retrieval.kind == "none":
+        return None
+    url = environment.database_url.get_secret_value()
+    with advisory_lock(url, f"embedder:{environment.catalog}:{assistant.name}"):
+        return ensure_base_embedder(registry_of(environment, assistant.name), assistant.base_embedder)
 
 
 def chunkers_in_use(environment: Environment, assistant: Assistant) -> dict[str, tuple[Chunker, Path]]:

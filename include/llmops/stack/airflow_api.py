@@ -135,10 +135,10 @@ class AirflowClient:
             f"the run {run_id!r} of {dag_id!r} did not end within {timeout_seconds:.0f} s: see {self.url}"
         )
 
-    def result(self, dag_id: str, run_id: str, task_id: str) -> Any:
-        """Return what a task returned."""
+    def result(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1) -> Any:
+        """Return what a task returned; of a mapped one, what its instance ``map_index`` did."""
         path = f"{_run(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/return_value"
-        return self.request("GET", path, deserialize=True)["value"]
+        return self.request("GET", path, deserialize=True, map_index=map_index)["value"]
 
     def log(self, dag_id: str, run_id: str, task_id: str, *, attempt: int = 1) -> str:
         """Return the text of a task's log, with each exception's type and message and each skip's reason."""

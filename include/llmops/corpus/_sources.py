@@ -1,0 +1,17 @@
+"""Every kind of source."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from llmops.corpus._directory import DirectorySource
+from llmops.corpus._git import GitSource
+from llmops.corpus._packages import PackagesSource
+
+__all__ = ["AnySource", "Source"]
+
+AnySource = PackagesSource | DirectorySource | GitSource
+Source = Annotated[AnySource, Field(discriminator="kind")]
+"""Where documents come from; ``kind`` says which."""
