@@ -38,12 +38,15 @@ class HybridRetrieval(Section):
     """Searches an index by meaning and by words, and fuses both rankings.
 
     ``top_k`` chunks are returned, out of ``candidates`` per ranking. ``mode`` switches one of them off.
+    ``access`` lists the tags that callers of this assistant hold: documents without tags are found by everybody,
+    others by whoever holds one of theirs.
     """
 
     kind: Literal["hybrid"] = "hybrid"
     top_k: Annotated[int, Field(ge=1, le=50)] = 8
     candidates: Annotated[int, Field(ge=1, le=200)] = 50
     mode: Literal["hybrid", "dense", "keyword"] = "hybrid"
+    access: tuple[str, ...] = ()
 
     def retrieve(
         self, question: str, embedder: Embedder | None, searcher: Searcher | None
