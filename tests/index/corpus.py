@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
         ("token_count", pa.int64()),
         ("chunker", pa.string()),
         ("metadata", pa.string()),
+        ("access", pa.string()),
     ]
 )
 
@@ -52,11 +53,14 @@ class Corpus:
         source: str = "docs",
         chunker: str = "c" * 12,
         metadata: Mapping[str, Any] | None = None,
+        access: Sequence[str] = (),
     ) -> MergeCounts:
         rows = [
             row
             for path, text in documents.items()
-            for row in chunk_rows(source, path, text, chunker, json.dumps(metadata or {}))
+            for row in chunk_rows(
+                source, path, text, chunker, json.dumps(metadata or {}), json.dumps(list(access))
+            )
         ]
         table = pa.Table.from_pylist(rows, schema=SCHEMA)
         return self.table.merge(
@@ -64,7 +68,9 @@ class Corpus:
         )
 
 
-def chunk_rows(source: str, path: str, text: str, chunker: str, metadata: str) -> list[dict[str, Any]]:
+def chunk_rows(
+    source: str, path: str, text: str, chunker: str, metadata: str, access: str = "[]"
+) -> list[dict[str, Any]]:
     document = digest(source, path)
     title = path.rsplit("/", 1)[-1].removesuffix(".md")
     rows, start = [], 0
@@ -86,6 +92,7 @@ def chunk_rows(source: str, path: str, text: str, chunker: str, metadata: str) -
                 "token_count": len(part.split()),
                 "chunker": chunker,
                 "metadata": metadata,
+                "access": access,
             }
         )
         start += len(part) + 2

@@ -11,7 +11,7 @@ from llmops.index import dump, vector_signature
 
 
 def test_the_dump_holds_the_content_sorted_and_nothing_of_the_run(index: Index) -> None:
-    index.write({"b.md": "Apples.\n\nPears.", "A.md": "Plums."}, metadata={"tenant": "a"})
+    index.write({"b.md": "Apples.\n\nPears.", "A.md": "Plums."}, metadata={"tenant": "a"}, access=["staff"])
     lines = [json.loads(line) for line in dump(index.url, index.id)]
 
     assert [line["chunk_id"] for line in lines] == sorted(line["chunk_id"] for line in lines)
@@ -19,9 +19,10 @@ def test_the_dump_holds_the_content_sorted_and_nothing_of_the_run(index: Index) 
     assert {line["path"] for line in lines} == {"A.md", "b.md"}
     assert set(lines[0]) == {
         "chunk_id", "document_id", "document_version", "source", "path", "title", "heading_path", "position",
-        "char_start", "char_end", "text", "metadata", "embedded", "vector",
+        "char_start", "char_end", "text", "metadata", "access", "embedded", "vector",
     }  # fmt: skip
     assert lines[0]["metadata"] == {"tenant": "a"}
+    assert lines[0]["access"] == ["staff"]
     assert len({line["vector"] for line in lines}) == 3
 
 

@@ -47,6 +47,8 @@ class HybridRetrieval(Section):
     ``top_k`` chunks are returned, out of ``candidates`` per ranking. ``mode`` switches one of them off. Before an
     index may be released, at least ``minimum_coverage`` of every source's documents must be in it as they are
     now, and every one of the ``sentinels`` must be found, beside some that are drawn from the documents.
+    ``access`` lists the tags that callers of this assistant hold: documents without tags are found by everybody,
+    others by whoever holds one of theirs.
     """
 
     kind: Literal["hybrid"] = "hybrid"
@@ -55,6 +57,7 @@ class HybridRetrieval(Section):
     mode: Literal["hybrid", "dense", "keyword"] = "hybrid"
     minimum_coverage: Annotated[float, Field(ge=0, le=1)] = 0.99
     sentinels: Annotated[tuple[Sentinel, ...], Field(max_length=100)] = ()
+    access: tuple[str, ...] = ()
 
     def retrieve(
         self, question: str, embedder: Embedder | None, searcher: Searcher | None

@@ -6,6 +6,7 @@ whose embedder differs is refused, and a new embedder gets a generation of its o
 
 from llmops.index._contents import indexed_documents
 from llmops.index._dump import dump, vector_signature
+from llmops.index._filters import EVERYTHING, Access, Everything
 from llmops.index._follow import follow
 from llmops.index._generations import (
     Generation,
@@ -21,7 +22,10 @@ from llmops.index._search import MAX_CANDIDATES, Hit, Mode, search
 from llmops.index._sync import SyncCounts, sync
 
 __all__ = [
+    "EVERYTHING",
     "MAX_CANDIDATES",
+    "Access",
+    "Everything",
     "Generation",
     "Hit",
     "Mode",

@@ -30,7 +30,7 @@ def dump(url: str, generation_id: str) -> Iterator[str]:
     find_generation(url, generation_id)
     query = sql.SQL(
         "SELECT chunk_id, document_id, document_version, source, path, title, heading_path, position, "
-        "char_start, char_end, text, metadata, embedded, embedding::real[] AS vector "
+        "char_start, char_end, text, metadata, access, embedded, embedding::real[] AS vector "
         "FROM {} ORDER BY chunk_id COLLATE {}"
     ).format(content_table(generation_id), sql.Identifier("C"))
     with (

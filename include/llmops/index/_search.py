@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -13,9 +12,9 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 
 from llmops.errors import ConfigurationError, EmbedderMismatch, MissingInput, ServiceUnavailable
+from llmops.index._filters import Access, conditions, storable
 from llmops.index._generations import content_table, named_errors, words_table
 
 __all__ = ["MAX_CANDIDATES", "Hit", "Mode", "search"]
@@ -29,9 +28,6 @@ MAX_CANDIDATES = 200
 _TIME_LIMIT = "15s"
 _QUESTION_LIMIT = 4000
 _WORD_LIMIT = 64
-_COLUMNS_TO_FILTER = ("source", "path", "document_id")
-_METADATA_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_MAX_FILTERS, _MAX_VALUES = 10, 1000
 
 # How many chunks are ranked by words, at the least and per candidate: the question's rarest words choose
 # them, all its words rank them. A filter may throw most of them away, so that more are chosen with one.
@@ -125,8 +121,9 @@ def search(
     candidates: int,
     mode: Mode = "hybrid",
     filters: Mapping[str, Sequence[str]] | None = None,
+    access: Access = (),
 ) -> list[Hit]:
-    """Return the ``top_k`` best chunks for a question, best first.
+    """Return the ``top_k`` best chunks for a question, best first, of those that the caller may find.
 
     Args:
         connection: any role that may read; the search runs in a transaction of its own, at most 15 s.
@@ -138,22 +135,23 @@ def search(
         mode: ``hybrid``, ``dense`` or ``keyword``.
         filters: allowed values per key; a chunk must match every key. Keys are ``source``, ``path``,
             ``document_id`` or a key of the document's metadata. An empty list of values matches nothing.
+        access: the tags the caller holds: a chunk is found when it has none, or one of these. EVERYTHING
+            finds all chunks.
 
     Raises MissingInput when the generation does not exist, EmbedderMismatch for a vector of another
     dimension, ConfigurationError for values out of bounds, ServiceUnavailable when Postgres is too slow or
     away.
     """
-    wanted = dict(filters or {})
-    _check(top_k, candidates, mode, wanted)
-    conditions, values = _conditions(wanted)
+    _check(top_k, candidates, mode)
+    wanted, values = conditions(filters or {}, access)
     names = {
         "content": content_table(generation_id),
         "words": words_table(generation_id),
-        "filters": conditions,
+        "filters": sql.SQL(" AND ").join([sql.SQL("true"), *wanted]),
     }
     taken = max(top_k, candidates)
     values |= {
-        "question": _storable(question)[:_QUESTION_LIMIT],
+        "question": storable(question)[:_QUESTION_LIMIT],
         "vector": None if vector is None or mode == "keyword" else _literal(vector),
         "top_k": top_k,
         "candidates": taken,
@@ -205,50 +203,12 @@ def _statement(mode: Mode, names: Mapping[str, sql.Composable]) -> sql.Composed:
     return sql.SQL("WITH {} {}").format(ctes, sql.SQL(_SELECT).format(found=sql.Identifier(found), **names))
 
 
-def _conditions(filters: Mapping[str, Sequence[str]]) -> tuple[sql.Composable, dict[str, Any]]:
-    """Return the filters as a condition with parameters; their keys and values never become SQL."""
-    conditions: list[sql.Composable] = [sql.SQL("true")]
-    values: dict[str, Any] = {}
-    for name in _COLUMNS_TO_FILTER:
-        if name in filters:
-            conditions.append(
-                sql.SQL("{} = ANY({})").format(sql.Identifier(name), sql.Placeholder(f"only_{name}"))
-            )
-            values[f"only_{name}"] = [_storable(value) for value in filters[name]]
-    metadata = {key: list(map(_storable, filters[key])) for key in filters if key not in _COLUMNS_TO_FILTER}
-    if metadata:
-        # A metadata value may be a list, of which one has to match.
-        conditions.append(
-            sql.SQL(
-                "NOT EXISTS (SELECT FROM jsonb_each(%(only_metadata)s::jsonb) AS wanted WHERE NOT coalesce("
-                "wanted.value ? (metadata ->> wanted.key) OR (jsonb_typeof(metadata -> wanted.key) = 'array' "
-                "AND EXISTS (SELECT FROM jsonb_array_elements_text(wanted.value) AS one "
-                "WHERE metadata -> wanted.key ? one)), false))"
-            )
-        )
-        values["only_metadata"] = Jsonb(metadata)
-    return sql.SQL(" AND ").join(conditions), values
-
-
-def _check(top_k: int, candidates: int, mode: str, filters: Mapping[str, Sequence[str]]) -> None:
+def _check(top_k: int, candidates: int, mode: str) -> None:
     for name, value in (("top_k", top_k), ("candidates", candidates)):
         if not 1 <= value <= MAX_CANDIDATES:
             raise ConfigurationError(f"{name} {value!r} is out of bounds: use 1 to {MAX_CANDIDATES}")
     if mode not in get_args(Mode):
         raise ConfigurationError(f"search mode {mode!r} is not known: use one of {', '.join(get_args(Mode))}")
-    if len(filters) > _MAX_FILTERS:
-        raise ConfigurationError(f"{len(filters)} filters are too many: use at most {_MAX_FILTERS}")
-    for key, values in filters.items():
-        if not _METADATA_KEY.fullmatch(key):
-            raise ConfigurationError(
-                f"filter key {key!r} is not valid: use letters, digits and ._- (at most 64)"
-            )
-        if (
-            isinstance(values, str)
-            or len(values) > _MAX_VALUES
-            or not all(isinstance(v, str) for v in values)
-        ):
-            raise ConfigurationError(f"filter {key!r} must be a list of at most {_MAX_VALUES} strings")
 
 
 def _literal(vector: Vector) -> str:
@@ -259,8 +219,3 @@ def _literal(vector: Vector) -> str:
             "the question's vector holds a number that is not finite: embed the question again"
         )
     return f"[{','.join(map(repr, numbers))}]"
-
-
-def _storable(text: str) -> str:
-    """Replace what Postgres does not take in a text: NUL and lone surrogates."""
-    return text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")

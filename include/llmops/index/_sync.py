@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from llmops.database import connect
 from llmops.embedding import Embedder, embed_cached
-from llmops.errors import EmbedderMismatch, MissingInput, WriteConflict
+from llmops.errors import EmbedderMismatch, IntegrityError, MissingInput, WriteConflict
 from llmops.index._generations import Generation, find_generation, named_errors, read_generation
 from llmops.index._write import copy_rows, drop_stage, merge_stage, open_stage
 from llmops.lakehouse import LakeTable
@@ -172,9 +172,25 @@ def _row(chunk: dict[str, Any], vector: Any) -> tuple[Any, ...]:
         chunk["char_end"],
         _storable(chunk["text"]),
         Jsonb(json.loads(chunk.get("metadata") or "{}")),
+        _access(chunk),
         hashlib.sha256(chunk["embed_text"].encode(errors="surrogatepass")).hexdigest(),
         vector,
     )
+
+
+def _access(chunk: dict[str, Any]) -> list[str]:
+    """Return who may find the chunk; what cannot be read must not become public."""
+    written = chunk.get("access", "[]")
+    try:
+        tags = json.loads(written)
+    except (TypeError, ValueError):
+        tags = None
+    if not isinstance(tags, list) or not all(isinstance(tag, str) and tag for tag in tags):
+        raise IntegrityError(
+            f"chunk {chunk['chunk_id']!r} of {chunk['path']!r} has the access tags {written!r}, which are no "
+            "JSON list of strings: run ingest_documents again so that the chunks table is written anew"
+        )
+    return list(map(_storable, tags))
 
 
 def _storable(text: str) -> str:

@@ -26,6 +26,7 @@ _TYPES = {
     "char_end": "int4",
     "text": "text",
     "metadata": "jsonb",
+    "access": "text[]",
     "embedded": "text",
     "embedding": "vector",
 }

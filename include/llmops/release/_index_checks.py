@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from llmops.chain import Chain, HybridRetrieval
@@ -13,6 +14,7 @@ from llmops.lakehouse import LakeTable
 from llmops.manifest import Manifest
 from llmops.settings import Environment
 
+_COLUMNS = ["document_id", "version", "source", "path", "access"]
 _DRAWN = 3
 _QUESTION = 300
 _NAMED = 3
@@ -22,16 +24,17 @@ def check_index(environment: Environment, manifest: Manifest, chain: Chain) -> l
     """Return the coverage of every source and which sentinels the release's own retrieval finds.
 
     Coverage is the share of a source's documents whose present version the index holds. Drawn sentinels are
-    three documents of each source, the same every time, asked for by the beginning of one of their own chunks.
+    three documents of each source that the assistant's callers may see, the same every time, asked for by the beginning of one of their own chunks.
     """
     if manifest.index is None:
         return []
     retrieval = HybridRetrieval.model_validate(manifest.retrieval)
     root = environment.table_root(manifest.assistant)
-    documents = LakeTable(root, "documents").read(["document_id", "version", "source", "path"]).to_pylist()
+    documents = LakeTable(root, "documents").read(_COLUMNS).to_pylist()
     held = indexed_documents(environment.database_url.get_secret_value(), manifest.index.generation)
     checks = list(_coverage(documents, held, retrieval.minimum_coverage))
-    drawn = _drawn(documents, held)
+    visible = [row for row in documents if _sees(retrieval.access, json.loads(row["access"] or "[]"))]
+    drawn = _drawn(visible, held)
     asked = [(s.question, s.document) for s in retrieval.sentinels]
     checks += _sentinels("sentinels", asked, chain)
     checks += _sentinels("drawn sentinels", list(_questions(root, manifest, drawn)), chain)
@@ -49,6 +52,10 @@ def _coverage(documents: list[dict[str, Any]], held: dict[str, str], minimum: fl
         missing = sorted(absent[source])
         detail = f"not in the index: {_some(missing)}" if missing else ""
         yield Check(f"coverage of {source}", "coverage", 1 - len(missing) / count, minimum, count, detail)
+
+
+def _sees(tags: Collection[str], access: Collection[str]) -> bool:
+    return not access or bool(set(tags) & set(access))
 
 
 def _drawn(documents: list[dict[str, Any]], held: dict[str, str]) -> dict[str, str]:

@@ -66,6 +66,7 @@ def build_chain(
             return search(
                 connection, generation, question, vector,
                 top_k=settings.top_k, candidates=settings.candidates, mode=settings.mode,
+                access=settings.access,
             )  # fmt: skip
 
     chain = Chain(generator, settings, prompt, embedder=embedder, searcher=searcher)

@@ -1,0 +1,78 @@
+-- Chunks say who may find them: access holds tags of which a caller must have at least one; none means everybody.
+-- Metadata are filtered by jsonpath, which the second index answers.
+
+CREATE FUNCTION index_generation_lookups(content text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp
+AS $$
+BEGIN
+    EXECUTE format('CREATE INDEX IF NOT EXISTS %I ON public.%I (document_id)', content || '_doc', content);
+    EXECUTE format('CREATE INDEX IF NOT EXISTS %I ON public.%I (source, path)', content || '_src', content);
+    EXECUTE format('CREATE INDEX IF NOT EXISTS %I ON public.%I USING gin (search)', content || '_fts', content);
+    EXECUTE format('CREATE INDEX IF NOT EXISTS %I ON public.%I USING gin (access)', content || '_acc', content);
+    EXECUTE format('CREATE INDEX IF NOT EXISTS %I ON public.%I USING gin (metadata jsonb_path_ops)',
+                   content || '_met', content);
+END
+$$;
+REVOKE ALL ON FUNCTION index_generation_lookups FROM PUBLIC;
+
+DO $$
+DECLARE
+    known record;
+BEGIN
+    FOR known IN SELECT 'generation_' || id AS content FROM index_generations LOOP
+        EXECUTE format('ALTER TABLE public.%I ADD COLUMN access text[] NOT NULL DEFAULT ''{}''', known.content);
+        PERFORM index_generation_lookups(known.content);
+    END LOOP;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION create_index_generation(
+    generation_id text, for_assistant text, with_embedder jsonb, with_fingerprint text, with_dimension integer,
+    with_chunker text
+) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+AS $$
+DECLARE
+    content text := 'generation_' || generation_id;
+    words text := 'words_' || generation_id;
+BEGIN
+    IF generation_id !~ '^[a-z][a-z0-9_]{0,44}$' THEN
+        RAISE EXCEPTION 'generation id % is not valid', quote_literal(generation_id) USING ERRCODE = '22023';
+    END IF;
+    -- Of several at once the first to insert the row creates the tables; the others wait here for its commit.
+    INSERT INTO index_generations (id, assistant, embedder, fingerprint, dimension, chunker)
+    VALUES (generation_id, for_assistant, with_embedder, with_fingerprint, with_dimension, with_chunker)
+    ON CONFLICT (id) DO UPDATE
+        SET embedder = excluded.embedder,
+            state = CASE index_generations.state WHEN 'retired' THEN 'building' ELSE index_generations.state END
+        WHERE index_generations.fingerprint = excluded.fingerprint
+          AND (index_generations.embedder <> excluded.embedder OR index_generations.state = 'retired');
+    IF to_regclass(format('public.%I', content)) IS NOT NULL THEN
+        RETURN;
+    END IF;
+    EXECUTE format(
+        'CREATE TABLE public.%I (
+            chunk_id text PRIMARY KEY,
+            document_id text NOT NULL,
+            document_version text NOT NULL,
+            source text NOT NULL,
+            path text NOT NULL,
+            title text NOT NULL,
+            heading_path text[] NOT NULL,
+            position integer NOT NULL,
+            char_start integer NOT NULL,
+            char_end integer NOT NULL,
+            text text NOT NULL,
+            metadata jsonb NOT NULL,
+            embedded text NOT NULL,
+            embedding vector(%s) NOT NULL,
+            search tsvector GENERATED ALWAYS AS (index_search_vector(title, heading_path, text)) STORED,
+            access text[] NOT NULL DEFAULT ''{}'')',
+        content, with_dimension);
+    PERFORM index_generation_lookups(content);
+    EXECUTE format('CREATE TABLE public.%I (word text PRIMARY KEY, chunks bigint NOT NULL)', words);
+    EXECUTE format(
+        'GRANT SELECT, INSERT, UPDATE, DELETE ON public.%I, public.%I TO llmops_worker', content, words);
+    EXECUTE format('GRANT SELECT ON public.%I, public.%I TO llmops_serving', content, words);
+END
+$$;
