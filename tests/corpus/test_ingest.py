@@ -17,7 +17,6 @@ from llmops.corpus import (
     DirectorySource,
     GitSource,
     Source,
-    _parsing,
     check_quality,
     merge_chunks,
     merge_documents,
@@ -317,19 +316,14 @@ def test_unreadable_files_go_to_quarantine_with_a_reason_and_the_rest_goes_on(
     assert "0xe9 at offset 3" in rows["latin.txt"]["reason"]
 
 
-def test_a_reader_that_fails_puts_its_file_in_quarantine_and_the_rest_goes_on(
-    corpus: Corpus, notes: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_on_which_its_reader_fails_is_tried_once_and_the_rest_goes_on(
+    corpus: Corpus, notes: Path
 ) -> None:
-    def broken(text: str) -> tuple[str, str]:
-        raise AttributeError(f"{object()} has no attribute 'parent'")
-
-    monkeypatch.setitem(_parsing._READERS, "text/html", broken)
-    (notes / "page.html").write_text("<p>Hello.</p>")
+    (notes / "page.html").write_text("<div>" * 50_000 + "Hello.")
     corpus.run([folder_source(notes)])
     assert corpus.paths() == ["a.md", "b.md"]
     (row,) = corpus.table("quarantine").to_pylist()
-    assert (row["path"], row["problem"]) == ("page.html", "unreadable")
-    assert row["reason"] == "the reader of text/html failed on it (AttributeError)"
+    assert (row["path"], row["problem"], row["count"]) == ("page.html", "unreadable", 1)
     versions = corpus.versions()
     corpus.run([folder_source(notes)], day(2))
     assert corpus.versions() == versions
@@ -356,7 +350,7 @@ def test_a_failing_suite_stops_the_run_before_anything_changes(corpus: Corpus, n
         (notes / f"n{number}.md").unlink()
     staging = corpus.read([folder_source(notes)], day(2))
     with pytest.raises(QualityGateFailed, match=r"'shrinkage'.*10 of 12 documents would go"):
-        check_quality(staging, corpus.root, QualityRules())
+        check_quality([folder_source(notes)], staging, corpus.root, QualityRules())
     assert corpus.versions() == versions
 
 
@@ -366,7 +360,7 @@ def test_quality_is_not_asked_about_a_state_that_will_not_be_merged(
     source = GitSource(kind="git", name="docs", repository=str(repository.folder))
     corpus.run([source], day(4))
     staging = corpus.read([source], day(2))
-    assert check_quality(staging, corpus.root, QualityRules(min_documents=99))["documents"] == 0
+    assert check_quality([source], staging, corpus.root, QualityRules(min_documents=99))["expectations"] == 0
 
 
 def test_a_sourceless_failing_or_empty_configuration_is_refused_with_what_to_do(

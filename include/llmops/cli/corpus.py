@@ -21,7 +21,7 @@ _environment = click.option(
 )
 
 
-class _Moment(click.ParamType):
+class _Moment(click.ParamType[datetime]):
     """A date, which means its end in UTC as a daily run of that date does, or a point in time."""
 
     name = "date"
@@ -61,9 +61,8 @@ def ingest(as_of: datetime | None, assistant: str, environment_name: str | None)
     ensure_embedder(environment, chosen)
     with tempfile.TemporaryDirectory(prefix="llmops-ingest-") as folder:
         staging = Path(folder) / "staging"
-        read = read_sources(
-            chosen.sources, as_of=as_of or datetime.now(UTC), staging=staging, table_root=root
-        )
+        moment = as_of or datetime.now(UTC)
+        read = read_sources(chosen.sources, chosen.quality, as_of=moment, staging=staging, table_root=root)
         click.echo(f"read       {read['documents']} documents, {read['quarantined']} in quarantine")
         checked = check_quality(chosen.sources, staging, root, chosen.quality)
         click.echo(f"checked    {checked['expectations']} expectations on {checked['documents']} documents")

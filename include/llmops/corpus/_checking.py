@@ -74,7 +74,7 @@ def check_quality(
             record(verdicts, staged.plan.as_of)
     else:
         log.info("Nothing to check: no source has anything that was not judged before")
-    blocked = {v.source: "; ".join(map(str, v.failures)) for v in verdicts if not v.passed}
+    blocked = {v.source: f"{'; '.join(map(str, v.failures))} ({v.sizes})" for v in verdicts if not v.passed}
     failure = gate_failure(verdicts)
     if failure is not None and len(blocked) == len(verdicts):
         raise failure
@@ -137,7 +137,9 @@ def _figures(source: AnySource, staged: Staged, table_root: str, quality: Qualit
     if rules.near_duplicates == "quarantine":
         rows = _without(rows, repeated)
         staged.set_aside(source.name, _paths(measured, repeated))
-    held = set(held_documents(table_root, [source.name], ["source", "document_id"])["document_id"].to_pylist())
+    held = set(
+        held_documents(table_root, [source.name], ["source", "document_id"])["document_id"].to_pylist()
+    )
     refused = staged.of_source(staged.quarantine, source.name)["problem"].to_pylist()
     aside = len(repeated) if rules.near_duplicates == "quarantine" else 0
     return SourceFigures(
@@ -194,4 +196,3 @@ def _paths(measured: pa.Table, repeated: dict[str, str]) -> dict[str, tuple[str,
 
 def _pairs(table: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
     return zip(*(table[name].to_pylist() for name in names), strict=True)
-

@@ -87,7 +87,7 @@ class _Commit:
     @property
     def size(self) -> int:
         """Return how many chunks the commit touches."""
-        return sum(part.num_rows for part in self.parts) + len(self.stale)
+        return int(sum(part.num_rows for part in self.parts)) + len(self.stale)
 
 
 def _held(table: LakeTable) -> dict[str, Held]:
@@ -187,4 +187,6 @@ def dump(table_root: str) -> Iterator[str]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
     return value.isoformat() if hasattr(value, "isoformat") else value

@@ -6,13 +6,16 @@ import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from llmops.corpus._files import MAX_BYTES, Globs, Snapshot, SourceFile, SourceSettings, matches
 from llmops.errors import ConfigurationError, MissingInput
 from llmops.settings import include_root
+
+if TYPE_CHECKING:
+    from llmops.corpus._sandbox import Sandbox
 
 __all__ = ["DirectorySource"]
 
@@ -30,7 +33,15 @@ class DirectorySource(SourceSettings):
     include: Globs = Field(default=["**/*"])
     exclude: Globs = Field(default=[])
 
-    def discover(self, as_of: datetime) -> Snapshot:
+    divisible: ClassVar[bool] = True
+
+    def pinned(self, as_of: datetime) -> str | None:
+        """Return None: the source has no state to fix."""
+        return None
+
+    def discover(
+        self, as_of: datetime, *, pin: str | None = None, sandbox: Sandbox | None = None
+    ) -> Snapshot:
         """Return the folder's files, sorted by path.
 
         Raises MissingInput when there is no such folder and ConfigurationError when it is a file.

@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from llmops.corpus._files import MAX_BYTES, Globs, Snapshot, SourceFile, SourceSettings, matches
 from llmops.errors import MissingInput, ServiceUnavailable
 from llmops.settings import environ, home
+
+if TYPE_CHECKING:
+    from llmops.corpus._sandbox import Sandbox
 
 __all__ = ["GitSource"]
 
@@ -71,7 +74,15 @@ class GitSource(SourceSettings):
             raise ValueError("must be a branch name, and must not start with '-'")
         return value
 
-    def discover(self, as_of: datetime) -> Snapshot:
+    divisible: ClassVar[bool] = True
+
+    def pinned(self, as_of: datetime) -> str | None:
+        """Return None: the source has no state to fix."""
+        return None
+
+    def discover(
+        self, as_of: datetime, *, pin: str | None = None, sandbox: Sandbox | None = None
+    ) -> Snapshot:
         """Return the files of the branch as of a date.
 
         Raises MissingInput when the repository, the branch or a commit that old does not exist, and

@@ -62,7 +62,9 @@ def plan_shards(
     return list(range(shards))
 
 
-def read_shard(sources: Sequence[AnySource], *, staging: Path, shard: int, table_root: str) -> dict[str, Any]:
+def read_shard(
+    sources: Sequence[AnySource], quality: QualityRules, *, staging: Path, shard: int, table_root: str
+) -> dict[str, Any]:
     """Read one shard of every source, as planned, and stage what is new; nothing else changes.
 
     A source that fails keeps the documents it has and is named under ``failed``; so does one that is

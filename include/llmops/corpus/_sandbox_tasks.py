@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["PRELOADED", "TASKS", "function_of", "result_type"]
 
 TASKS = {
+    "document": "llmops.corpus._document:read_document",
     "parse": "llmops.corpus._parsing:parse",
 }
 

@@ -82,8 +82,9 @@ def decide(
 
     ``baseline`` is production's evaluation on the same cases, or, when there is no production release yet,
     one labelled ``KEYWORD_BASELINE``. ``context`` (ids, digests, table versions) is kept in the report.
-    ``checks`` are rules about the release itself. Any rule that fails makes FAIL; else any that is missing or (unless it allows that) inconclusive makes
-    INCOMPLETE; else the verdict is PASS. A loss fails only when it is significant together with those of all
+    ``checks`` are rules about the release itself. Any rule that fails makes FAIL; else any that is missing or
+    (unless it allows that) inconclusive makes INCOMPLETE; else the verdict is PASS. A loss fails only when it is
+    significant together with those of all
     other rules that compare (Holm); limits fail by themselves. Raises ConfigurationError for a tolerance that
     the questions at hand cannot exclude, and IntegrityError when the sides were asked different questions.
     """

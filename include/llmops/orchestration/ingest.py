@@ -39,8 +39,9 @@ def plan_shards(run: Run) -> list[int]:
     assistant = load_assistant(run.assistant, run.environment)
     workers = run.environment.workers
     return plan(
-        assistant.sources, as_of=run.as_of, staging=run.staging, table_root=run.table_root, workers=workers
-    )
+        assistant.sources, assistant.quality,
+        as_of=run.as_of, staging=run.staging, table_root=run.table_root, workers=workers,
+    )  # fmt: skip
 
 
 @step("llmops.assistant")
@@ -50,17 +51,22 @@ def parse_documents(run: Run, shard: int) -> dict[str, Any]:
     from llmops.corpus import read_shard
 
     assistant = load_assistant(run.assistant, run.environment)
-    return dict(read_shard(assistant.sources, staging=run.staging, shard=shard, table_root=run.table_root))
+    return dict(
+        read_shard(
+            assistant.sources, assistant.quality,
+            staging=run.staging, shard=shard, table_root=run.table_root,
+        )
+    )  # fmt: skip
 
 
-@step("llmops.assistant", "great_expectations")
+@step("llmops.assistant")
 def check_quality(run: Run) -> dict[str, Any]:
     """Let the quality gate judge what was parsed, source by source, before anything changes."""
     from llmops.assistant import load_assistant
     from llmops.corpus import check_quality as check
 
     assistant = load_assistant(run.assistant, run.environment)
-    return dict(check(run.staging, run.table_root, assistant.quality))
+    return dict(check(assistant.sources, run.staging, run.table_root, assistant.quality))
 
 
 @step("llmops.corpus")

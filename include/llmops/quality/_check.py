@@ -52,6 +52,13 @@ class SourceFigures:
     near_duplicates: int = 0
     suite: str | None = None
 
+    def sizes(self) -> str:
+        """Return the figures that a reader of a failure asks for next, as a sentence without its point."""
+        return (
+            f"There are {self.documents} documents, {self.quarantined} unreadable files, "
+            f"and {self.vanished} of {self.held} documents would go"
+        )
+
     def run(self) -> dict[str, float]:
         """Return the row of figures that expectations on the source as a whole look at."""
         tolerated = self.rules.tolerated_files
@@ -86,7 +93,8 @@ class QualityFailure:
 class SourceVerdict:
     """What the gate says of one source: how many expectations were checked, and which of them failed.
 
-    ``documents`` and ``run`` are the outcomes of the two lists of its suite.
+    ``documents`` and ``run`` are the outcomes of the two lists of its suite, ``sizes`` says in words how many
+    documents, broken files and vanished documents there are.
     """
 
     source: str
@@ -96,6 +104,8 @@ class SourceVerdict:
     failures: tuple[QualityFailure, ...]
     documents: tuple[Outcome, ...] = field(repr=False)
     run: tuple[Outcome, ...] = field(repr=False)
+
+    sizes: str = ""
 
     @property
     def passed(self) -> bool:
@@ -146,7 +156,7 @@ def gate_failure(verdicts: Iterable[SourceVerdict]) -> QualityGateFailed | None:
     """Return an error that says for every failing source what failed and on which rows; None when none failed."""
     parts = [
         f"source {v.source!r}: {len(v.failures)} of {v.expectations} expectations failed, nothing of it was merged: "
-        f"{'; '.join(map(str, v.failures))}"
+        f"{'; '.join(map(str, v.failures))}. {v.sizes}"
         for v in verdicts
         if not v.passed
     ]
@@ -170,7 +180,14 @@ def _verdict(
     run = validator.run(f"{source.name}, run", _one_row(figures), suite.run, on_run, [])
     failures = tuple(_failure(outcome) for outcome in (*documents, *run) if not outcome.success)
     return SourceVerdict(
-        source.name, suite.name, source.rows.num_rows, figures, failures, tuple(documents), tuple(run)
+        source.name,
+        suite.name,
+        source.rows.num_rows,
+        figures,
+        failures,
+        tuple(documents),
+        tuple(run),
+        source.sizes(),
     )
 
 

@@ -24,7 +24,8 @@ def check_index(environment: Environment, manifest: Manifest, chain: Chain) -> l
     """Return the coverage of every source and which sentinels the release's own retrieval finds.
 
     Coverage is the share of a source's documents whose present version the index holds. Drawn sentinels are
-    three documents of each source that the assistant's callers may see, the same every time, asked for by the beginning of one of their own chunks.
+    three documents of each source that the assistant's callers may see, the same every time, asked for by the
+    beginning of one of their own chunks.
     """
     if manifest.index is None:
         return []
