@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -199,3 +200,75 @@ def test_storage_that_refuses_is_named(tmp_path: Path, database: Any) -> None:
     (tmp_path / "things").write_text("a file where the table should be")
     with pytest.raises(ServiceUnavailable, match="things cannot be read or written"):
         Table(tmp_path, database.url("llmops_worker")).put(rows(a="1"))
+
+
+def test_pieces_of_a_table_are_all_of_it_or_the_rows_asked_for(table: Table) -> None:
+    table.put(rows(**{f"{letter}{n}": f"text {n}" for letter in "ab" for n in range(5000)}))
+    pieces = list(table.batches(["id", "folder"]))
+    assert len(pieces) > 1
+    assert sum(piece.num_rows for piece in pieces) == 10_000
+    chosen = pa.concat_tables(table.batches(["id", "folder"], where=("folder", ["b"])))
+    assert chosen.column_names == ["id", "folder"]
+    assert (chosen.num_rows, set(chosen["folder"].to_pylist())) == (5000, {"b"})
+    assert list(table.batches(where=("folder", ["c"]))) == []
+
+
+def test_pieces_of_an_older_version_are_as_they_were(table: Table) -> None:
+    first = table.put(rows(a1="before")).version
+    table.put(rows(a1="after"))
+    assert [p["text"].to_pylist() for p in table.batches(["text"], version=first)] == [["before"]]
+
+
+def test_a_column_that_the_table_lacks_is_added_and_empty_in_older_rows(table: Table) -> None:
+    table.put(rows(a1="one"))
+    wider = pa.schema([*SCHEMA, ("note", pa.string())])
+    assert table.read(["id", "note"]).to_pylist() == [{"id": "a1", "note": None}]
+    version = table.version()
+    table.put(pa.Table.from_pylist([{"id": "a2", "folder": "a", "text": "two", "note": "new"}], schema=wider))
+    assert {r["id"]: r["note"] for r in table.read().to_pylist()} == {"a1": None, "a2": "new"}
+    assert version is not None
+    changes = table.changes(version)
+    assert changes.upserts["id"].to_pylist() == (["a1", "a2"] if changes.complete else ["a2"])
+
+
+def test_events_are_every_change_in_order_and_notes_name_the_commits(table: Table) -> None:
+    start = table.put(rows(a1="one", a2="two"), note="first").version
+    table.put(rows(a1="changed", a3="three"), note="second")
+    last = table.put(rows(), delete_missing=True, scope=("id", ["a2"])).version
+    events = table.events(start, ["id", "text"])
+    assert events is not None
+    assert sorted(zip(*(events[name].to_pylist() for name in ("change", "id", "text")), strict=True)) == [
+        ("delete", "a2", "two"),
+        ("insert", "a3", "three"),
+        ("update", "a1", "changed"),
+    ]
+    assert events["version_of_table"].to_pylist() == [start + 1, start + 1, last]
+    assert table.notes() == {start: "first", start + 1: "second"}
+    nothing = table.events(last, ["id"])
+    assert nothing is not None
+    assert nothing.num_rows == 0
+    assert {"change", "version_of_table", "time"} < set(nothing.column_names)
+
+
+def test_events_that_the_feed_has_lost_are_none(table: Table) -> None:
+    table.put(rows(a1="one"))
+    table.put(rows(a1="two"))
+    (Path(table.uri) / "_delta_log" / f"{table.version():020d}.json").rename(Path(table.uri) / "gone")
+    table.put(rows(a1="one", a2="x"))
+    shutil.rmtree(Path(table.uri) / "_change_data", ignore_errors=True)
+    assert table.events(0, ["id"]) is None
+
+
+def test_compacting_keeps_the_rows_and_the_changes_somebody_has_yet_to_read(table: Table) -> None:
+    since = table.put(rows(a0="zero")).version
+    for number in range(1, 6):
+        table.put(rows(**{f"a{number}": str(number)}))
+    files = len(DeltaTable(table.uri).file_uris())
+    before = table.content()
+    assert table.compact(table.url, read_since=since) == {"merged": files, "deleted": 0}
+    assert len(DeltaTable(table.uri).file_uris()) == 1
+    assert table.content() == before
+    changes = table.changes(since)
+    assert not changes.complete
+    assert changes.upserts["id"].to_pylist() == [f"a{number}" for number in range(1, 6)]
+    assert LakeTable(str(Path(table.uri).parent), "nothing").compact(table.url) == {"merged": 0, "deleted": 0}

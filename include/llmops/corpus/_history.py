@@ -102,13 +102,12 @@ def _rows(
     events: Iterable[dict[str, Any]], notes: dict[int, str], refused: set[str], identity: str | None
 ) -> list[dict[str, Any]]:
     """Return the rows of the history; a document that went while its text appeared elsewhere has moved."""
-    events = list(events)
-    came = {(e["source"], e["version"]): e for e in _of(events, "insert")}
-    went = {(e["source"], e["version"]): e for e in _of(events, "delete")}
+    events = [{**event, "as_of": notes.get(event["version_of_table"])} for event in events]
+    came, went = ({_text(e): e for e in events if e["change"] == change} for change in ("insert", "delete"))
     rows = []
     for event in events:
         kind = {"insert": "created", "update": "changed", "delete": "deleted"}[event["change"]]
-        key = (event["source"], event["version"])
+        key = _text(event)
         other = {"created": went, "deleted": came}.get(kind, {}).get(key)
         if kind == "deleted" and event["document_id"] in refused:
             kind, other = "quarantined", None
@@ -120,7 +119,7 @@ def _rows(
                 **{name: event[name] for name in _COLUMNS},
                 "event": "moved" if other else kind,
                 "other_path": other["path"] if other else None,
-                "as_of": notes.get(event["version_of_table"]),
+                "as_of": event["as_of"],
                 "merged_at": event["time"],
                 "table_version": event["version_of_table"],
             }
@@ -128,5 +127,6 @@ def _rows(
     return rows
 
 
-def _of(events: list[dict[str, Any]], change: str) -> list[dict[str, Any]]:
-    return [event for event in events if event["change"] == change]
+def _text(event: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what makes two events of one run one move: the source and the text."""
+    return event["as_of"], event["source"], event["version"]
