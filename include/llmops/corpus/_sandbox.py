@@ -111,7 +111,8 @@ class Sandbox:
 
     def _started(self) -> Pool:
         if self._pool is None:
-            if not supported() and not _only_limits():
+            allowed = _only_limits()
+            if not supported() and not allowed:
                 _refuse([SYSCALL_FILTER])
             self._pool = Pool(self._workers, self._limits, _accept, self._tasks)
         return self._pool

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 from llmops.corpus._jail import Limits, close_jail, die_with_parent
 from llmops.corpus._problems import Unreadable
 from llmops.corpus._sandbox_frames import Frames, FrameTooLarge, pack
-from llmops.corpus._sandbox_tasks import PRELOADED, TASKS, function_of
+from llmops.corpus._sandbox_tasks import TASKS, function_of, preload
 
 __all__ = ["EXIT_MEMORY", "main"]
 
@@ -55,8 +55,7 @@ def main(given: dict[str, Any]) -> NoReturn:
     """
     control = socket.socket(fileno=0)
     tasks = TASKS if given["tasks"] is None else {**TASKS, **import_module(given["tasks"]).TASKS}
-    for module in PRELOADED:
-        import_module(module)
+    preload()
     functions = {name: function_of(place) for name, place in tasks.items()}
     setting = _Setting(Limits(**given["limits"]), given["readable"], functions)
     gc.collect()
