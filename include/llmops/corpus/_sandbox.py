@@ -106,8 +106,9 @@ class Sandbox:
                 waiting.popleft()
                 yield key, self._outcome(task, ticket)
         finally:
-            for _, ticket in waiting:
-                pool.cancel(ticket)
+            with self._turn:
+                for _, ticket in waiting:
+                    pool.cancel(ticket)
 
     def _started(self) -> Pool:
         if self._pool is None:

@@ -24,13 +24,10 @@ from typing import Any, NoReturn
 
 from llmops.corpus._jail import Limits, close_jail, die_with_parent
 from llmops.corpus._problems import Unreadable
-from llmops.corpus._sandbox_frames import Frames, FrameTooLarge, pack
+from llmops.corpus._sandbox_frames import EXIT_MEMORY, Frames, FrameTooLarge, pack
 from llmops.corpus._sandbox_tasks import TASKS, function_of, preload
 
-__all__ = ["EXIT_MEMORY", "main"]
-
-EXIT_MEMORY = 77
-"""The exit status of a worker that had no memory left even to say so."""
+__all__ = ["main"]
 
 _MOST_CALLS, _MOST_SECONDS, _MOST_GROWTH = 300, 60, 256 << 20  # what makes a worker worn
 _CHUNK = 1 << 18
@@ -153,7 +150,10 @@ def _keep_only(pipe: int) -> None:
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
     os.dup2(pipe, _PIPE)
-    os.closerange(_PIPE + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    for descriptor in map(int, os.listdir("/dev/fd")):
+        if descriptor > _PIPE:
+            with suppress(OSError):  # The one that listed them is closed already.
+                os.close(descriptor)
 
 
 def _answer(setting: _Setting, name: str, arguments: list[Any]) -> bytes:

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-__all__ = ["BrokenFrame", "FrameTooLarge", "Frames", "pack", "unpack"]
+__all__ = ["EXIT_MEMORY", "BrokenFrame", "FrameTooLarge", "Frames", "pack", "unpack"]
+
+EXIT_MEMORY = 77
+"""The exit status of a worker that had no memory left even to say so."""
 
 _HEAD = struct.Struct("!QI")  # bytes after the head, number of parts
 _TEXT, _BYTES = "\0text", "\0bytes"

@@ -13,8 +13,7 @@ from typing import Any, get_args
 
 from llmops.corpus._jail import Limits
 from llmops.corpus._problems import Problem, Unreadable
-from llmops.corpus._sandbox_child import EXIT_MEMORY
-from llmops.corpus._sandbox_frames import BrokenFrame, Frames
+from llmops.corpus._sandbox_frames import EXIT_MEMORY, BrokenFrame, Frames
 from llmops.corpus._sandbox_nursery import Ending, Nursery, NurseryGone
 from llmops.errors import StackError
 
