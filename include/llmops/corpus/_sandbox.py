@@ -106,12 +106,14 @@ class Sandbox:
                 waiting.popleft()
                 yield key, self._outcome(task, ticket)
         finally:
-            for _, ticket in waiting:
-                pool.cancel(ticket)
+            with self._turn:
+                for _, ticket in waiting:
+                    pool.cancel(ticket)
 
     def _started(self) -> Pool:
         if self._pool is None:
-            if not supported() and not _only_limits():
+            allowed = _only_limits()
+            if not supported() and not allowed:
                 _refuse([SYSCALL_FILTER])
             self._pool = Pool(self._workers, self._limits, _accept, self._tasks)
         return self._pool

@@ -24,13 +24,10 @@ from typing import Any, NoReturn
 
 from llmops.corpus._jail import Limits, close_jail, die_with_parent
 from llmops.corpus._problems import Unreadable
-from llmops.corpus._sandbox_frames import Frames, FrameTooLarge, pack
-from llmops.corpus._sandbox_tasks import PRELOADED, TASKS, function_of
+from llmops.corpus._sandbox_frames import EXIT_MEMORY, Frames, FrameTooLarge, pack
+from llmops.corpus._sandbox_tasks import TASKS, function_of, preload
 
-__all__ = ["EXIT_MEMORY", "main"]
-
-EXIT_MEMORY = 77
-"""The exit status of a worker that had no memory left even to say so."""
+__all__ = ["main"]
 
 _MOST_CALLS, _MOST_SECONDS, _MOST_GROWTH = 300, 60, 256 << 20  # what makes a worker worn
 _CHUNK = 1 << 18
@@ -55,8 +52,7 @@ def main(given: dict[str, Any]) -> NoReturn:
     """
     control = socket.socket(fileno=0)
     tasks = TASKS if given["tasks"] is None else {**TASKS, **import_module(given["tasks"]).TASKS}
-    for module in PRELOADED:
-        import_module(module)
+    preload()
     functions = {name: function_of(place) for name, place in tasks.items()}
     setting = _Setting(Limits(**given["limits"]), given["readable"], functions)
     gc.collect()
@@ -154,7 +150,10 @@ def _keep_only(pipe: int) -> None:
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
     os.dup2(pipe, _PIPE)
-    os.closerange(_PIPE + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    for descriptor in map(int, os.listdir("/dev/fd")):
+        if descriptor > _PIPE:
+            with suppress(OSError):  # The one that listed them is closed already.
+                os.close(descriptor)
 
 
 def _answer(setting: _Setting, name: str, arguments: list[Any]) -> bytes:

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-__all__ = ["BrokenFrame", "FrameTooLarge", "Frames", "pack", "unpack"]
+__all__ = ["EXIT_MEMORY", "BrokenFrame", "FrameTooLarge", "Frames", "pack", "unpack"]
+
+EXIT_MEMORY = 77
+"""The exit status of a worker that had no memory left even to say so."""
 
 _HEAD = struct.Struct("!QI")  # bytes after the head, number of parts
 _TEXT, _BYTES = "\0text", "\0bytes"
@@ -17,11 +20,11 @@ _SLACK = 1 << 16
 
 
 class BrokenFrame(ValueError):
-    """Bytes that are no frame."""
+    """Bytes that are no frame, or the announcement of one above the limit."""
 
 
 class FrameTooLarge(ValueError):
-    """A value, or the announcement of one, above the limit."""
+    """A value above the limit."""
 
 
 def pack(value: Any, limit: int | None = None) -> bytes:
@@ -110,7 +113,7 @@ class Frames:
         self._held = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[Any, int]]:
-        """Yield the values that are whole now, each with its size in bytes; raises FrameTooLarge and BrokenFrame."""
+        """Yield the values that are whole now, each with its size in bytes; raises BrokenFrame."""
         self._held += data
         while len(self._held) >= _HEAD.size:
             size, number = _HEAD.unpack_from(self._held)
@@ -129,6 +132,6 @@ class Frames:
         if self._limit is None:
             return
         if size - 8 * number > self._limit + _SLACK:
-            raise FrameTooLarge(f"{size} bytes")
+            raise BrokenFrame(f"{size} bytes")
         if number > self._limit // _SHORT + _SLACK:
             raise BrokenFrame(f"{number} parts")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,8 @@ class Nursery:
                 | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             )  # fmt: skip
         given = {"parent": os.getpid(), "path": path, "limits": asdict(limits), "tasks": tasks}
-        self._say({**given, "readable": readable_paths(path)})
+        with suppress(NurseryGone):  # Its first answer, or none, tells.
+            self._say({**given, "readable": readable_paths(path)})
 
     def fork(self) -> tuple[int, socket.socket]:
         """Return a new worker's process and the socket to it."""

@@ -13,8 +13,7 @@ from typing import Any, get_args
 
 from llmops.corpus._jail import Limits
 from llmops.corpus._problems import Problem, Unreadable
-from llmops.corpus._sandbox_child import EXIT_MEMORY
-from llmops.corpus._sandbox_frames import BrokenFrame, Frames, FrameTooLarge
+from llmops.corpus._sandbox_frames import EXIT_MEMORY, BrokenFrame, Frames
 from llmops.corpus._sandbox_nursery import Ending, Nursery, NurseryGone
 from llmops.errors import StackError
 
@@ -188,8 +187,6 @@ class Pool:
             for message, size in worker.frames.feed(data):
                 if not self._heard(worker, message, size):
                     return
-        except FrameTooLarge:
-            self._bury(worker, "too_large")
         except BrokenFrame:
             self._bury(worker, "crashed")
         else:
@@ -219,7 +216,7 @@ class Pool:
     def _outcome(self, message: Any) -> tuple[Any] | str:
         """Return what a call came to, or the class of failure that ends its worker."""
         match message:
-            case {"value": value}:
+            case {"value": value, **more} if not more:
                 return (value,)
             case {"reason": str(reason), "problem": str(problem)} if problem in get_args(Problem):
                 return (Unreadable(reason[:2000], problem),)  # type: ignore[arg-type]

@@ -6,21 +6,28 @@ reason; its return annotation (a dataclass, or types of JSON) is what the caller
 
 from __future__ import annotations
 
+import encodings
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["PRELOADED", "TASKS", "function_of", "result_type"]
+__all__ = ["TASKS", "function_of", "preload", "result_type"]
 
 TASKS = {
     "document": "llmops.corpus._document:read_document",
     "parse": "llmops.corpus._parsing:parse",
 }
 
-PRELOADED = (
+_PRELOADED = (
     "bs4",
+    "docx",
+    "pptx",
+    "openpyxl",
+    "pypdfium2",
+    "defusedxml.ElementTree",
     "docutils.frontend",
     "docutils.parsers.rst.directives.misc",
     "docutils.parsers.rst.languages.en",
@@ -28,7 +35,17 @@ PRELOADED = (
     "lxml.html",
     "markdownify",
 )
-"""Modules that functions import when they run, loaded once, before there is anything hostile to read."""
+# Codecs of Windows, which cannot be imported elsewhere.
+_ELSEWHERE = {"mbcs", "oem"}
+
+
+def preload() -> None:
+    """Import what the functions import when they run: once, before there is anything hostile to read."""
+    for module in _PRELOADED:
+        import_module(module)
+    for codec in iter_modules(encodings.__path__):
+        if codec.name not in _ELSEWHERE:
+            import_module(f"encodings.{codec.name}")
 
 
 def function_of(place: str) -> Callable[..., Any]:
