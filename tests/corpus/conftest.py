@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +16,24 @@ import pyarrow as pa
 import pytest
 
 from llmops.corpus import CHUNKS, DOCUMENTS, Chunker, dump, merge_chunks, merge_documents, read_sources
+from llmops.corpus._sandbox import Sandbox
 from llmops.lakehouse import LakeTable
 
 
 def day(number: int, hour: int = 0) -> datetime:
     return datetime(2024, 1, number, hour, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session")
+def shared_sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(autouse=True)
+def one_sandbox(shared_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all runs of a test process use one sandbox: starting one takes most of a small run's time."""
+    monkeypatch.setattr("llmops.corpus._reading.Sandbox", lambda: contextlib.nullcontext(shared_sandbox))
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 
 from llmops.database import connect
 from llmops.index import drop_generation, generations, mark
@@ -62,7 +63,7 @@ def _stays(entries: Iterable[LedgerEntry]) -> dict[str, datetime]:
     left: dict[str, datetime] = {}
     for alias in ("staging", "production"):
         moves = [entry for entry in entries if entry.alias == alias]
-        for entry, following in zip(moves, [*moves[1:], None], strict=True):
+        for entry, following in zip_longest(moves, moves[1:]):
             end = following.at if following else datetime.max.replace(tzinfo=UTC)
             if entry.to_release is not None:
                 left[entry.to_release] = max(left.get(entry.to_release, end), end)
