@@ -21,7 +21,7 @@ USER root
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git \
     && rm -rf /var/lib/apt/lists/* \
-    && for name in home lake mlflow logs notary notary-keys users; do install -d -m 0750 -o "${BASE_USER}" -g 0 "/var/lib/llmops/${name}"; done
+    && for name in home home/data_docs lake mlflow logs notary notary-keys users; do install -d -m 0750 -o "${BASE_USER}" -g 0 "/var/lib/llmops/${name}"; done
 
 WORKDIR ${AIRFLOW_HOME}
 # The lock first: a change of our code does not install everything again.

@@ -130,7 +130,7 @@ def test_the_notarys_key_and_database_role_are_its_own(services: dict[str, Any])
     assert mounts["notary"] == {"notary": True, "notary-keys": True}
     readers = {name for name, volumes in mounts.items() if volumes.get("notary-keys")}
     assert readers == {"airflow-apiserver", "airflow-worker", "serving", "notary"}
-    assert set(mounts["airflow-worker"]) == {"lake", "airflow-logs", "notary-keys"}
+    assert set(mounts["airflow-worker"]) == {"lake", "airflow-logs", "notary-keys", "data-docs"}
     assert mounts["airflow-scheduler"] == {"airflow-logs": False}
     reviewers = {name for name, service in services.items() if "configs" in service}
     assert reviewers == readers, "who verifies approvals needs both lists of public keys"

@@ -9,6 +9,7 @@ from llmops.quality._check import (
     judged_schema,
 )
 from llmops.quality._corpus import corpus_figures
+from llmops.quality._docs import docs_folder, publish
 from llmops.quality._documents import check_documents
 from llmops.quality._measures import Measures, measure
 from llmops.quality._results import result_rows, results_schema
@@ -27,10 +28,12 @@ __all__ = [
     "check_documents",
     "check_sources",
     "corpus_figures",
+    "docs_folder",
     "gate_failure",
     "judged_schema",
     "load_suite",
     "measure",
+    "publish",
     "result_rows",
     "results_schema",
     "rules_for",

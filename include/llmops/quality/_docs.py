@@ -31,7 +31,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9.-]")
 def docs_folder(assistant: str, run_id: str) -> Path:
     """Return the folder of the Data Docs of one run, ``<home>/data_docs/<assistant>/<run>``."""
     digest = hashlib.sha256(run_id.encode()).hexdigest()[:8]
-    readable = _UNSAFE.sub("_", run_id).lstrip(".-")[:80]
+    readable = _UNSAFE.sub("_", run_id).lstrip(".-")[:80] or "run"
     return home() / "data_docs" / assistant / f"{readable}-{digest}"
 
 

@@ -24,8 +24,8 @@ _EXAMPLES = 5
 def results_schema() -> pa.Schema:
     """Return the columns of ``quality_results``, whose key is `result_id`.
 
-    ``scope`` is `documents` or `run`. ``expected`` holds an expectation's arguments and ``observed`` the figure it
-    looked at, both as JSON; ``examples`` are paths of documents, at most five, never text.
+    ``scope`` is `documents` or `run`. ``expected`` holds an expectation's arguments, ``observed`` the figure it looked
+    at and ``examples`` the paths of at most five documents, never text, all three as JSON.
     """
     import pyarrow as pa
 
@@ -45,7 +45,7 @@ def results_schema() -> pa.Schema:
             ("unexpected", pa.int64()),
             ("observed", pa.string()),
             ("error", pa.string()),
-            ("examples", pa.list_(pa.string())),
+            ("examples", pa.string()),
         ]
     )
 
@@ -74,7 +74,7 @@ def _row(scope: str, outcome: Outcome) -> dict[str, Any]:
         "unexpected": outcome.unexpected,
         "observed": None if outcome.observed is None else json.dumps(outcome.observed, default=str),
         "error": outcome.error,
-        "examples": [found.path for found in outcome.found[:_EXAMPLES]],
+        "examples": json.dumps([found.path for found in outcome.found[:_EXAMPLES]]),
     }
 
 
