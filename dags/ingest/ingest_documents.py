@@ -1,10 +1,10 @@
 """Bring the documents of an assistant's sources into its tables, as they were at the run's date.
 
 Every source is read and its new files are parsed, in a few shards of bounded size; a quality gate judges each
-source before anything of it changes, and then the documents and their chunks are merged. A source that cannot be
-read, or that the gate holds back, keeps the documents it has and fails the last task; the others go on. Running
-it again, in any order of dates, ends in the same tables: a snapshot that is older than what a source already
-delivered changes nothing.
+source before anything of it changes (its task has a button, "Data Docs", that leads to what it found), and then
+documents and chunks are merged. A source that cannot be read, or that the gate holds back, keeps the documents it
+has and fails the last task; the others go on. Running it again, in any order of dates, ends in the same tables: a
+snapshot that is older than what a source already delivered changes nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from airflow.sdk import CronDataIntervalTimetable, Metadata, dag, task
 from llmops.orchestration import ingest
 from llmops.orchestration.assets import CHUNKS, DOCUMENTS
 from llmops.orchestration.context import run_of
+from llmops.orchestration.data_docs import with_data_docs
 from llmops.orchestration.defaults import DELTA_WRITER, TASK_DEFAULTS, assistant_param
 
 
@@ -63,7 +64,7 @@ def ingest_documents() -> None:
 
     parsed = parse_documents.expand(shard=plan_shards())
     chunked = merge_chunks()
-    parsed >> check_quality() >> merge_documents() >> chunked >> report_sources()
+    parsed >> with_data_docs(check_quality()) >> merge_documents() >> chunked >> report_sources()
     prepare_embedder() >> chunked
 
 

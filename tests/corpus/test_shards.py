@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,12 @@ from llmops.corpus import (
     merge_documents,
     plan_shards,
     read_shard,
+    record_quality,
     report_sources,
 )
 from llmops.corpus import _ingest as ingest
 from llmops.errors import ConfigurationError, MissingInput, QualityGateFailed, SourceFailed
-from llmops.quality import QualityRules
+from llmops.quality import QualityRules, SourceVerdict
 
 RULES = QualityRules()
 
@@ -223,3 +225,24 @@ def test_near_duplicates_go_to_quarantine_where_the_rules_say_so_and_come_back_w
     (folder / next(path for path in first if path != "c.md")).unlink()
     assert run(3) == sorted([row["path"], "c.md"])
     assert corpus.table("quarantine").num_rows == 0
+
+
+def test_what_the_gate_found_is_kept_once_per_run_also_when_it_stops_the_run(
+    corpus: Corpus, many: DirectorySource
+) -> None:
+    strict = many.model_copy(update={"quality": {"max_characters": 10}})
+    staging = corpus.read([strict], day(1))
+
+    def record(verdicts: Sequence[SourceVerdict], as_of: datetime) -> None:
+        record_quality(verdicts, "run 1", as_of, corpus.root, corpus.url)
+
+    for _ in range(2):
+        with pytest.raises(QualityGateFailed):
+            check_quality([strict], staging, corpus.root, RULES, record=record)
+    rows = corpus.table("quality_results").to_pylist()
+    failed = [row for row in rows if not row["success"]]
+    assert len(rows) == 14
+    assert [(row["source"], row["column"], row["unexpected"]) for row in failed] == [
+        ("many", "characters", 40)
+    ]
+    assert {row["as_of"] for row in rows} == {day(1)}

@@ -16,7 +16,6 @@ from llmops.quality import (
     QualityRules,
     SourceFigures,
     SourceVerdict,
-    check_documents,
     check_sources,
     gate_failure,
     screen,
@@ -257,24 +256,3 @@ def test_what_was_found_in_documents_reaches_the_gate_as_counts_alone() -> None:
     found = verdict(judged(1, keys=[counts["keys"]]))
     assert counts["keys"] == 1
     assert CANARY not in repr(found)
-
-
-# --- documents that nobody has measured yet
-
-
-def unmeasured(count: int = 20, **columns: list[Any]) -> pa.Table:
-    names = ("document_id", "version", "source", "path", "title", "text")
-    made = {name: [f"{name}{n}" for n in range(count)] for name in names}
-    return pa.table({**made, **columns}, schema=pa.schema([(name, pa.string()) for name in names]))
-
-
-def test_documents_with_their_text_are_measured_and_judged() -> None:
-    assert check_documents(unmeasured(), 0, 20, 0, QualityRules()).expectations == 14
-    with pytest.raises(QualityGateFailed, match=r"'damage' \(at most 0.02\) failed for source1:path1"):
-        check_documents(unmeasured(2, text=["fine", "\ufffd\ufffd bad"]), 0, 0, 0, QualityRules())
-    with pytest.raises(QualityGateFailed, match="quarantined_share"):
-        check_documents(unmeasured(), 6, 0, 0, QualityRules())
-    with pytest.raises(QualityGateFailed, match="near_duplicate_share"):
-        check_documents(
-            unmeasured(2, text=["word " * 60] * 2), 0, 0, 0, QualityRules(max_near_duplicate_share=0)
-        )

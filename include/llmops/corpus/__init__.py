@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmops.corpus._checking import check_quality
+from llmops.corpus._checking import check_quality, record_quality
 from llmops.corpus._chunker import Chunk, Chunker, chunk_id_of
 from llmops.corpus._chunking import dump, merge_chunks
 from llmops.corpus._directory import DirectorySource
@@ -13,13 +13,22 @@ from llmops.corpus._ingest import plan_shards, read_shard, read_sources, report_
 from llmops.corpus._merging import merge_documents
 from llmops.corpus._packages import PackagesSource
 from llmops.corpus._sources import Source
-from llmops.corpus._tables import CHUNKS, DOCUMENTS, HISTORY, QUARANTINE, SNAPSHOTS, document_id
+from llmops.corpus._tables import (
+    CHUNKS,
+    DOCUMENTS,
+    HISTORY,
+    QUALITY_RESULTS,
+    QUARANTINE,
+    SNAPSHOTS,
+    document_id,
+)
 from llmops.corpus._upkeep import compact_tables, forget_chunkers
 
 __all__ = [
     "CHUNKS",
     "DOCUMENTS",
     "HISTORY",
+    "QUALITY_RESULTS",
     "QUARANTINE",
     "SNAPSHOTS",
     "Chunk",
@@ -43,5 +52,6 @@ __all__ = [
     "plan_shards",
     "read_shard",
     "read_sources",
+    "record_quality",
     "report_sources",
 ]

@@ -13,7 +13,7 @@ from llmops.corpus._merging import held_documents
 from llmops.corpus._problems import HARMLESS
 from llmops.corpus._rules import rules_of
 from llmops.corpus._staging import Decision, Staged
-from llmops.corpus._tables import SNAPSHOTS, documents_schema
+from llmops.corpus._tables import QUALITY_RESULTS, SNAPSHOTS, documents_schema
 from llmops.errors import MissingInput
 from llmops.lakehouse import LakeTable
 from llmops.quality import (
@@ -24,6 +24,7 @@ from llmops.quality import (
     corpus_figures,
     gate_failure,
     judged_schema,
+    result_rows,
 )
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ if TYPE_CHECKING:
 
     from llmops.corpus._sources import AnySource
 
-__all__ = ["Record", "check_quality", "require_documents"]
+__all__ = ["Record", "check_quality", "record_quality", "require_documents"]
 
 log = logging.getLogger(__name__)
 
-Record = Callable[[list[SourceVerdict], datetime], None]
+Record = Callable[[Sequence[SourceVerdict], datetime], None]
 """Keeps what the gate found, with the date of the run, before anybody acts on it."""
 
 _KINDS = ("keys", "cards", "emails", "phones")
@@ -89,6 +90,15 @@ def check_quality(
         "paused": [state.name for state in staged.sources if state.status == "paused"],
         "blocked": sorted(blocked),
     }
+
+
+def record_quality(
+    verdicts: Sequence[SourceVerdict], run_id: str, as_of: datetime, table_root: str, database_url: str
+) -> None:
+    """Keep what a run's gate found in the table ``quality_results``; the same run again changes nothing."""
+    LakeTable(table_root, QUALITY_RESULTS).merge(
+        result_rows(verdicts, run_id, as_of), key="result_id", database_url=database_url
+    )
 
 
 def require_documents(staged: Staged) -> None:

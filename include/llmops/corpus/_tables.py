@@ -13,6 +13,7 @@ __all__ = [
     "CHUNKS",
     "DOCUMENTS",
     "HISTORY",
+    "QUALITY_RESULTS",
     "QUARANTINE",
     "SNAPSHOTS",
     "chunks_schema",
@@ -29,6 +30,7 @@ CHUNKS = "chunks"
 QUARANTINE = "quarantine"
 SNAPSHOTS = "snapshots"
 HISTORY = "history"
+QUALITY_RESULTS = "quality_results"
 
 
 def document_id(source: str, path: str) -> str:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from llmops.corpus._tables import CHUNKS, DOCUMENTS, HISTORY, QUARANTINE, SNAPSHOTS, chunks_schema
+from llmops.corpus._tables import (
+    CHUNKS,
+    DOCUMENTS,
+    HISTORY,
+    QUALITY_RESULTS,
+    QUARANTINE,
+    SNAPSHOTS,
+    chunks_schema,
+)
 from llmops.database import advisory_lock
 from llmops.lakehouse import LakeTable
 
@@ -17,7 +25,7 @@ def compact_tables(table_root: str, database_url: str, *, read_since: int | None
     ``read_since`` is the oldest version of ``chunks`` that an index has yet to read on from, None without any.
     """
     totals = {"merged": 0, "deleted": 0}
-    for name in (DOCUMENTS, CHUNKS, QUARANTINE, SNAPSHOTS, HISTORY):
+    for name in (DOCUMENTS, CHUNKS, QUARANTINE, SNAPSHOTS, HISTORY, QUALITY_RESULTS):
         since = read_since if name == CHUNKS else None
         for what, number in LakeTable(table_root, name).compact(database_url, read_since=since).items():
             totals[what] += number

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from typing import Any
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from llmops.errors import LlmopsError, TerminalError, TransientError
 from llmops.orchestration.context import Run, step
 from llmops.settings import assistant_names
+
+if TYPE_CHECKING:
+    from llmops.quality import SourceVerdict
 
 __all__ = [
     "check_quality",
@@ -61,12 +66,18 @@ def parse_documents(run: Run, shard: int) -> dict[str, Any]:
 
 @step("llmops.assistant")
 def check_quality(run: Run) -> dict[str, Any]:
-    """Let the quality gate judge what was parsed, source by source, before anything changes."""
+    """Let the quality gate judge what was parsed, source by source, before anything changes, and publish why."""
     from llmops.assistant import load_assistant
     from llmops.corpus import check_quality as check
+    from llmops.corpus import record_quality
+    from llmops.quality import docs_folder, publish
+
+    def record(verdicts: Sequence[SourceVerdict], as_of: datetime) -> None:
+        record_quality(verdicts, run.run_id, as_of, run.table_root, run.database_url)
+        publish(verdicts, docs_folder(run.assistant, run.run_id), run_id=run.run_id, as_of=as_of)
 
     assistant = load_assistant(run.assistant, run.environment)
-    return dict(check(assistant.sources, run.staging, run.table_root, assistant.quality))
+    return dict(check(assistant.sources, run.staging, run.table_root, assistant.quality, record=record))
 
 
 @step("llmops.corpus")

@@ -10,7 +10,6 @@ from llmops.quality._check import (
 )
 from llmops.quality._corpus import corpus_figures
 from llmops.quality._docs import docs_folder, publish
-from llmops.quality._documents import check_documents
 from llmops.quality._measures import Measures, measure
 from llmops.quality._results import result_rows, results_schema
 from llmops.quality._rules import QualityRules, rules_for
@@ -25,7 +24,6 @@ __all__ = [
     "SensitiveRules",
     "SourceFigures",
     "SourceVerdict",
-    "check_documents",
     "check_sources",
     "corpus_figures",
     "docs_folder",
