@@ -421,6 +421,17 @@ def test_the_end_of_the_process_that_forks_is_repaired() -> None:
         assert [value for _, value in results] == list(range(1, 200))
 
 
+def test_workers_end_with_the_process_that_forked_them() -> None:
+    before = {process.pid for process in psutil.Process().children()}
+    with Sandbox(workers=2, _tasks=TASKS) as sandbox:
+        next(sandbox.map("mixed", [(0, ("echo", [1])), (1, ("sleep", [60])), (2, ("loop", []))]))
+        (nursery,) = (child for child in psutil.Process().children() if child.pid not in before)
+        workers = {child.pid for child in nursery.children()}
+        assert len(workers) == 2
+        nursery.kill()
+        assert gone(workers)
+
+
 def test_every_task_says_what_it_returns() -> None:
     assert "parse" in TABLE
     assert all(result_type(place) for place in TABLE.values())
