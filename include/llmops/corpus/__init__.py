@@ -8,6 +8,7 @@ from llmops.corpus._directory import DirectorySource
 from llmops.corpus._files import Snapshot, SourceFile
 from llmops.corpus._git import GitSource
 from llmops.corpus._ingest import Source, check_quality, merge_documents, read_sources
+from llmops.corpus._object_store import ObjectStoreSource
 from llmops.corpus._packages import PackagesSource
 from llmops.corpus._tables import CHUNKS, DOCUMENTS, QUARANTINE, SNAPSHOTS, document_id
 
@@ -20,6 +21,7 @@ __all__ = [
     "Chunker",
     "DirectorySource",
     "GitSource",
+    "ObjectStoreSource",
     "PackagesSource",
     "Snapshot",
     "Source",

@@ -6,35 +6,59 @@ import os
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NoReturn
 
 from pydantic import Field
 
-from llmops.corpus._files import MAX_BYTES, Globs, Snapshot, SourceFile, SourceSettings, matches
+from llmops.corpus._drops import Drop, DropSettings
+from llmops.corpus._files import MAX_BYTES, Globs, Snapshot, SourceFile, matches
 from llmops.errors import ConfigurationError, MissingInput
 from llmops.settings import include_root
+
+if TYPE_CHECKING:
+    from llmops.corpus._sandbox import Sandbox
 
 __all__ = ["DirectorySource"]
 
 
-class DirectorySource(SourceSettings):
-    """All files below a folder, as they are now whatever the run's date.
+class DirectorySource(DropSettings):
+    """All files below a folder: as they are now, or with ``layout: dated`` as of the run's date.
 
     ``include`` and ``exclude`` are globs on the path within the folder (``**`` crosses folders).
     A relative ``path`` starts at the checkout. Hidden files and folders are left out; a symbolic link
     that leaves the folder is refused and listed in quarantine.
+
+    ``layout: dated`` means one folder per date, ``YYYY-MM-DD``, each with the whole source as it was delivered
+    that day; the newest that is not after the run's date counts. Where ``complete_marker`` names a file, only
+    folders that hold it count: write it last, so that half a delivery is never read.
     """
+
+    divisible: ClassVar[bool] = True
 
     kind: Literal["directory"]
     path: str
     include: Globs = Field(default=["**/*"])
     exclude: Globs = Field(default=[])
 
-    def discover(self, as_of: datetime) -> Snapshot:
+    def pinned(self, as_of: datetime) -> str | None:
+        """Return the name of the dated folder that counts, None where there are none."""
+        return None if self.layout == "latest" else self._folder(self._root(), as_of, None).name
+
+    def discover(
+        self, as_of: datetime, *, pin: str | None = None, sandbox: Sandbox | None = None
+    ) -> Snapshot:
         """Return the folder's files, sorted by path.
 
-        Raises MissingInput when there is no such folder and ConfigurationError when it is a file.
+        Raises MissingInput when there is no such folder, or none of a date that early, and ConfigurationError
+        when it is a file.
         """
+        root = self._root()
+        if self.layout == "latest":
+            return Snapshot(as_of, self._files(root))
+        drop = self._folder(root, as_of, pin)
+        return Snapshot(drop.date, self._files(root / drop.name), dated=True)
+
+    def _root(self) -> Path:
         root = include_root().parent / Path(self.path).expanduser()
         if not root.exists():
             raise MissingInput(
@@ -45,7 +69,15 @@ class DirectorySource(SourceSettings):
                 f"source {self.name!r}: {str(root)!r} is not a folder: "
                 "name the folder that holds the file and use `include`"
             )
-        return Snapshot(as_of, self._files(root.resolve()))
+        return root.resolve()
+
+    def _folder(self, root: Path, as_of: datetime, pin: str | None) -> Drop:
+        try:
+            with os.scandir(root) as entries:
+                names = [e.name for e in entries if e.is_dir(follow_symlinks=False) and e.name[0] != "."]
+        except OSError as error:
+            self._refuse(error)
+        return self._drop(str(root), names, as_of, pin, lambda path: (root / path).is_file())
 
     def _files(self, root: Path) -> Iterator[SourceFile]:
         for folder, folders, names in os.walk(root, onerror=self._refuse):
@@ -54,10 +86,12 @@ class DirectorySource(SourceSettings):
             for name in sorted([*names, *links]):
                 file = Path(folder) / name
                 path = file.relative_to(root).as_posix()
+                if path == self.complete_marker:
+                    continue
                 if not name.startswith(".") and matches(path, self.include, self.exclude):
                     yield _file(root, file, path)
 
-    def _refuse(self, error: OSError) -> None:
+    def _refuse(self, error: OSError) -> NoReturn:
         raise MissingInput(
             f"source {self.name!r}: the folder {error.filename!r} cannot be read ({error.strerror}): "
             "give this process the right to read it, or exclude it"

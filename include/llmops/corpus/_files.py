@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -22,6 +22,7 @@ __all__ = [
     "SourceName",
     "SourceSettings",
     "matches",
+    "name_problem",
 ]
 
 MAX_BYTES = 50_000_000
@@ -37,6 +38,8 @@ SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 Globs = list[str]
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
 
 class SourceSettings(Section):
     """What every source has, whatever its kind.
@@ -44,23 +47,36 @@ class SourceSettings(Section):
     ``name`` is its name space: the same path in two sources is two documents. ``metadata`` is laid under
     every document's own and can be filtered by. ``access`` lists who may find its documents: callers that
     have at least one of the tags; everybody when it is empty. A ``paused`` source keeps its documents.
+
+    A kind is ``divisible`` where its files are cheap to list and can be read by several readers, each a part.
     """
+
+    divisible: ClassVar[bool] = False
 
     name: SourceName
     metadata: dict[MetadataKey, str] = Field(default={})
     access: tuple[AccessTag, ...] = Field(default=())
     paused: bool = False
 
+    def pinned(self, as_of: datetime) -> str | None:
+        """Return what fixes the source's state as of a date for readers that must all see the same.
+
+        None where the kind has no such thing: what is there when it is read is what there is.
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class SourceFile:
     """One file of a source.
 
-    ``path`` is relative to the source with ``/`` between its parts. ``source_date`` is when the file
+    ``path`` is relative to the source with ``/`` between its parts. ``read`` raises Unreadable where the file
+    turns out to be no document, and a TransientError where it must not look like one. ``source_date`` is when the file
     last changed at the source, None where that is not the same on every machine. ``media_type`` is
     None where the name decides. ``problem`` says why the file must not be read at all. ``revision`` is
     what the source itself tells one content of the file from another by, where that costs no reading: a
-    Git blob, an entity tag; None where only the content can tell.
+    Git blob, an entity tag; None where only the content can tell. ``title`` is what the source calls the
+    document, None where its text says it.
     """
 
     path: str
@@ -71,6 +87,7 @@ class SourceFile:
     metadata: Mapping[str, str] = field(default_factory=dict)
     problem: str | None = None
     revision: str | None = None
+    title: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +114,11 @@ def matches(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     return any(_pattern(glob).fullmatch(path) for glob in include) and not any(
         _pattern(glob).fullmatch(path) for glob in exclude
     )
+
+
+def name_problem(path: str) -> str | None:
+    """Return why a path cannot name a document, None when it can."""
+    return "its name holds control characters: rename it" if _CONTROL.search(path) else None
 
 
 @cache

@@ -15,6 +15,7 @@ from pydantic import Field
 from llmops.corpus._directory import DirectorySource
 from llmops.corpus._files import MAX_BYTES, SourceFile
 from llmops.corpus._git import GitSource
+from llmops.corpus._object_store import ObjectStoreSource
 from llmops.corpus._packages import PackagesSource
 from llmops.corpus._parsing import parse
 from llmops.corpus._problems import Unreadable
@@ -41,7 +42,7 @@ __all__ = ["Source", "check_quality", "merge_documents", "read_sources"]
 
 log = logging.getLogger(__name__)
 
-AnySource = PackagesSource | DirectorySource | GitSource
+AnySource = PackagesSource | DirectorySource | GitSource | ObjectStoreSource
 Source = Annotated[AnySource, Field(discriminator="kind")]
 """Where documents come from; ``kind`` says which."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from fnmatch import fnmatchcase
 from importlib import metadata
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,9 @@ from llmops.corpus._api import Api, Document
 from llmops.corpus._files import Snapshot, SourceFile, SourceSettings
 from llmops.corpus._rst import rst_to_markdown
 from llmops.errors import MissingInput
+
+if TYPE_CHECKING:
+    from llmops.corpus._sandbox import Sandbox
 
 __all__ = ["PackagesSource"]
 
@@ -33,7 +36,9 @@ class PackagesSource(SourceSettings):
     packages: list[str] = Field(min_length=1)
     exclude: list[str] = Field(default=[])
 
-    def discover(self, as_of: datetime) -> Snapshot:
+    def discover(
+        self, as_of: datetime, *, pin: str | None = None, sandbox: Sandbox | None = None
+    ) -> Snapshot:
         """Return one Markdown file per public module or class, and the README of each distribution.
 
         Raises MissingInput when a package is not installed.
