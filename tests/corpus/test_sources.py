@@ -173,3 +173,63 @@ def test_git_says_what_is_missing(
     with pytest.raises(ServiceUnavailable, match=r"cannot fetch 'https://127\.0\.0\.1:1/x'") as caught:
         listed(git("https://user:hunter2@127.0.0.1:1/x"))
     assert "hunter2" not in str(caught.value)
+
+
+def test_git_pins_a_commit_for_readers_that_must_all_see_the_same(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMOPS_HOME", str(tmp_path / "home"))
+    for source in (git(repository), git(f"file://{repository.folder}")):
+        pin = source.pinned(day(9))
+        repository.commit(day(4), late_md="late")
+        snapshot = source.discover(day(9), pin=pin)
+        assert snapshot.date == day(3, 10)
+        assert "late.md" not in [f.path for f in snapshot]
+        assert all(f.revision for f in source.discover(day(9), pin=pin))
+        repository.git("reset", "--hard", "HEAD~1")
+        for wrong in ("0" * 40, "HEAD", "--output=x"):
+            with pytest.raises(MissingInput, match="run this again from the start"):
+                source.discover(day(9), pin=wrong)
+
+
+def test_a_pinned_commit_that_is_held_already_needs_no_network(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMOPS_HOME", str(tmp_path / "home"))
+    source = git(f"file://{repository.folder}")
+    pin = source.pinned(day(9))
+    repository.folder.rename(tmp_path / "unreachable")
+    assert "keep.md" in [f.path for f in source.discover(day(9), pin=pin)]
+    with pytest.raises(ServiceUnavailable):
+        source.discover(day(9))
+
+
+def test_dated_folders_replay_history(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("2024-01-01/a.md", "2024-01-03/a.md", "2024-01-03/x/b.md", "notes/n.md", ".git/x", "top.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "2024-01-09").symlink_to(tmp_path / "notes")
+    source = DirectorySource(kind="directory", name="s", path=str(tmp_path), layout="dated")
+    assert listed(source, 2) == {"a.md": "2024-01-01/a.md"}
+    assert "['notes']" in caplog.text
+    assert listed(source, 9) == {"a.md": "2024-01-03/a.md", "x/b.md": "2024-01-03/x/b.md"}
+    snapshot = source.discover(day(3))
+    assert (snapshot.date, snapshot.dated) == (day(3), True)
+    with pytest.raises(MissingInput, match="no folder of a date on or before"):
+        source.discover(day(1) - timedelta(seconds=1))
+    assert source.discover(day(9), pin="2024-01-01").date == day(1)
+    assert source.pinned(day(2)) == "2024-01-01"
+    assert directory(tmp_path).pinned(day(2)) is None
+
+
+def test_a_dated_folder_counts_once_its_marker_is_there(tmp_path: Path) -> None:
+    for name in ("2024-01-01/a.md", "2024-01-01/done.txt", "2024-01-03/a.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    values = {"kind": "directory", "name": "s", "path": str(tmp_path), "complete_marker": "done.txt"}
+    source = DirectorySource.model_validate({**values, "layout": "dated"})
+    assert listed(source) == {"a.md": "2024-01-01/a.md"}
+    (tmp_path / "2024-01-03/done.txt").touch()
+    assert listed(source) == {"a.md": "2024-01-03/a.md"}
+    with pytest.raises(ValidationError, match="layout: dated"):
+        DirectorySource.model_validate(values)

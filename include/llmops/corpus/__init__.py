@@ -11,6 +11,7 @@ from llmops.corpus._git import GitSource
 from llmops.corpus._history import DocumentEvent, history
 from llmops.corpus._ingest import plan_shards, read_shard, read_sources, report_sources
 from llmops.corpus._merging import merge_documents
+from llmops.corpus._object_store import ObjectStoreSource
 from llmops.corpus._packages import PackagesSource
 from llmops.corpus._sources import Source
 from llmops.corpus._tables import (
@@ -36,6 +37,7 @@ __all__ = [
     "DirectorySource",
     "DocumentEvent",
     "GitSource",
+    "ObjectStoreSource",
     "PackagesSource",
     "Snapshot",
     "Source",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -22,6 +22,7 @@ __all__ = [
     "SourceName",
     "SourceSettings",
     "matches",
+    "name_problem",
 ]
 
 MAX_BYTES = 50_000_000
@@ -37,6 +38,8 @@ SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 Globs = list[str]
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
 
 class SourceSettings(Section):
     """What every source has, whatever its kind.
@@ -46,7 +49,11 @@ class SourceSettings(Section):
     have at least one of the tags; everybody when it is empty. ``quality`` has the rules in which the source
     differs from the assistant, ``suite`` the name of a file in ``include/suites`` that replaces the suite of
     expectations. A ``paused`` source keeps its documents.
+
+    A kind is ``divisible`` where its files are cheap to list and can be read by several readers, each a part.
     """
+
+    divisible: ClassVar[bool] = False
 
     name: SourceName
     metadata: dict[MetadataKey, str] = Field(default={})
@@ -55,16 +62,25 @@ class SourceSettings(Section):
     suite: str | None = None
     paused: bool = False
 
+    def pinned(self, as_of: datetime) -> str | None:
+        """Return what fixes the source's state as of a date for readers that must all see the same.
+
+        None where the kind has no such thing: what is there when it is read is what there is.
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class SourceFile:
     """One file of a source.
 
-    ``path`` is relative to the source with ``/`` between its parts. ``source_date`` is when the file
+    ``path`` is relative to the source with ``/`` between its parts. ``read`` raises Unreadable where the file
+    turns out to be no document, and a TransientError where it must not look like one. ``source_date`` is when the file
     last changed at the source, None where that is not the same on every machine. ``media_type`` is
     None where the name decides. ``problem`` says why the file must not be read at all. ``revision`` is
     what the source itself tells one content of the file from another by, where that costs no reading: a
-    Git blob, an entity tag; None where only the content can tell.
+    Git blob, an entity tag; None where only the content can tell. ``title`` is what the source calls the
+    document, None where its text says it.
     """
 
     path: str
@@ -75,6 +91,7 @@ class SourceFile:
     metadata: Mapping[str, str] = field(default_factory=dict)
     problem: str | None = None
     revision: str | None = None
+    title: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +118,11 @@ def matches(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     return any(_pattern(glob).fullmatch(path) for glob in include) and not any(
         _pattern(glob).fullmatch(path) for glob in exclude
     )
+
+
+def name_problem(path: str) -> str | None:
+    """Return why a path cannot name a document, None when it can."""
+    return "its name holds control characters: rename it" if _CONTROL.search(path) else None
 
 
 @cache

@@ -28,6 +28,7 @@ __all__ = ["GitSource"]
 log = logging.getLogger(__name__)
 
 _BRANCH = re.compile(r"(?!.*(?:\.\.|//|@\{|\.lock$|/$))[A-Za-z0-9_][A-Za-z0-9_./+-]*")
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SCP = re.compile(r"[\w.-]+@[\w.-]+:(?!/?/).+")
 _URL = re.compile(r"(?:https?|ssh|git|file)://[^\s]+")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
@@ -49,6 +50,8 @@ class GitSource(SourceSettings):
     The state is the branch's newest first-parent commit whose commit date is not after that date, so
     a backfill replays history. ``include`` and ``exclude`` are globs on the path in the tree.
     """
+
+    divisible: ClassVar[bool] = True
 
     kind: Literal["git"]
     repository: str
@@ -74,27 +77,28 @@ class GitSource(SourceSettings):
             raise ValueError("must be a branch name, and must not start with '-'")
         return value
 
-    divisible: ClassVar[bool] = True
-
-    def pinned(self, as_of: datetime) -> str | None:
-        """Return None: the source has no state to fix."""
-        return None
+    def pinned(self, as_of: datetime) -> str:
+        """Return the id of the branch's commit as of a date; raises what ``discover`` raises."""
+        return self._commit(self._local(), as_of)[0]
 
     def discover(
         self, as_of: datetime, *, pin: str | None = None, sandbox: Sandbox | None = None
     ) -> Snapshot:
-        """Return the files of the branch as of a date.
+        """Return the files of the branch as of a date, or those of the commit ``pin``.
 
         Raises MissingInput when the repository, the branch or a commit that old does not exist, and
         ServiceUnavailable when a remote does not answer.
         """
-        repository = self._local()
-        commit, date = self._commit(repository, as_of)
+        repository = self._local(pin)
+        commit, date = self._pinned(repository, pin) if pin else self._commit(repository, as_of)
         log.info("Source %s is at commit %s of %s", self.name, commit[:12], date.isoformat())
         return Snapshot(date, self._files(repository, commit), dated=True)
 
-    def _local(self) -> Path:
-        """Return the folder of the repository; a remote one is fetched into a bare copy of our own."""
+    def _local(self, needed: str | None = None) -> Path:
+        """Return the folder of the repository; a remote one is fetched into a bare copy of our own.
+
+        A copy that has the ``needed`` commit already is not fetched again.
+        """
         if not _URL.fullmatch(self.repository) and not _SCP.fullmatch(self.repository):
             folder = Path(self.repository).expanduser()
             if not folder.is_dir():
@@ -108,7 +112,8 @@ class GitSource(SourceSettings):
         with _locked(copy.with_suffix(".lock")):
             if not (copy / "HEAD").is_file():
                 _git(None, "init", "--quiet", "--bare", "--", str(copy))
-            self._fetch(copy)
+            if needed is None or _date(copy, needed) is None:
+                self._fetch(copy)
         return copy
 
     def _fetch(self, copy: Path) -> None:
@@ -126,6 +131,15 @@ class GitSource(SourceSettings):
                 f"source {self.name!r}: git cannot fetch {shown!r}: {error.reason}. "
                 "Check the address, the network and this machine's right to read it"
             ) from error
+
+    def _pinned(self, repository: Path, pin: str) -> tuple[str, datetime]:
+        date = _date(repository, pin)
+        if date is None:
+            raise MissingInput(
+                f"source {self.name!r}: {_CREDENTIALS.sub('', self.repository)!r} has no commit {pin!r} (any "
+                "more): its branch was rewritten while it was being read; run this again from the start"
+            )
+        return pin, date
 
     def _commit(self, repository: Path, as_of: datetime) -> tuple[str, datetime]:
         """Return the newest first-parent commit that is not after ``as_of``, and its date."""
@@ -196,6 +210,17 @@ def _problem(entry: _Entry) -> str | None:
     if entry.path != entry.path.encode("utf-8", "backslashreplace").decode():
         return "its name is not valid UTF-8: rename it"
     return None
+
+
+def _date(repository: Path, commit: str) -> datetime | None:
+    """Return the date of a commit, None when the repository does not have it."""
+    if not _COMMIT.fullmatch(commit):
+        return None
+    try:
+        found = _git(repository, "log", "-1", "--format=%ct", commit, "--")
+    except GitFailed:
+        return None  # Whatever else is wrong with the repository, the commands that follow say so.
+    return datetime.fromtimestamp(int(found), UTC)
 
 
 def _tree(repository: Path, commit: str) -> Iterator[_Entry]:

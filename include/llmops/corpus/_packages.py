@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from fnmatch import fnmatchcase
 from importlib import metadata
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -35,12 +35,6 @@ class PackagesSource(SourceSettings):
     kind: Literal["packages"]
     packages: list[str] = Field(min_length=1)
     exclude: list[str] = Field(default=[])
-
-    divisible: ClassVar[bool] = False
-
-    def pinned(self, as_of: datetime) -> str | None:
-        """Return None: the source has no state to fix."""
-        return None
 
     def discover(
         self, as_of: datetime, *, pin: str | None = None, sandbox: Sandbox | None = None

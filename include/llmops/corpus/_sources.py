@@ -8,10 +8,11 @@ from pydantic import Field
 
 from llmops.corpus._directory import DirectorySource
 from llmops.corpus._git import GitSource
+from llmops.corpus._object_store import ObjectStoreSource
 from llmops.corpus._packages import PackagesSource
 
 __all__ = ["AnySource", "Source"]
 
-AnySource = PackagesSource | DirectorySource | GitSource
+AnySource = PackagesSource | DirectorySource | GitSource | ObjectStoreSource
 Source = Annotated[AnySource, Field(discriminator="kind")]
 """Where documents come from; ``kind`` says which."""
