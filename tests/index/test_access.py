@@ -132,7 +132,7 @@ def test_tags_that_cannot_be_read_never_become_public(index: Index, written: str
     table = LakeTable(str(index.corpus.root), "chunks")
     schema = index.corpus.table.read().schema
     table.merge(pa.Table.from_pylist(broken, schema=schema), key="chunk_id", database_url=index.url)
-    with pytest.raises(IntegrityError, match=r"a\.md.*access tags"):
+    with pytest.raises(IntegrityError, match=r"a\.md.*as access"):
         index.sync()
     with psycopg.connect(index.url) as connection:
         held = connection.execute(f"SELECT access FROM generation_{index.id}").fetchall()

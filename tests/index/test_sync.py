@@ -279,13 +279,11 @@ def test_a_vector_index_that_was_interrupted_is_built_by_the_next_sync(
     index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index.corpus.write({"apples.md": APPLES})
-    merge = sync_module.merge_stage
 
-    def merge_and_die(*arguments: Any) -> tuple[int, int]:
-        merge(*arguments)
+    def die(*arguments: Any) -> None:
         raise RuntimeError("killed before CREATE INDEX")
 
-    monkeypatch.setattr(sync_module, "merge_stage", merge_and_die)
+    monkeypatch.setattr(sync_module, "build_vectors", die)
     with pytest.raises(RuntimeError):
         index.sync()
     monkeypatch.undo()

@@ -47,7 +47,8 @@ State = Literal["building", "live", "retired"]
 _ID = re.compile(r"[a-z][a-z0-9_]{0,44}")
 _COLUMNS = (
     "id, assistant, embedder, fingerprint, dimension, chunker, state, "
-    "watermark, lineage, fence, chunks, vector_index"
+    "watermark, lineage, fence, chunks, vector_index, target, target_lineage, done_through, "
+    "chunks_done, chunks_planned, chunks_per_second"
 )
 
 
@@ -58,6 +59,10 @@ class Generation:
     ``chunker`` is the chunker's digest. ``state`` is ``building`` or ``live`` while it is followed and
     ``retired`` once it waits to be dropped. The fields after it are the database's: leave them out to create
     a generation.
+
+    It holds version ``watermark`` of the chunks table ``lineage``. On its way to version ``target`` of the table
+    ``target_lineage`` it has brought the documents up to the id ``done_through`` there: ``chunks_done`` of
+    ``chunks_planned``, lately at ``chunks_per_second``.
     """
 
     id: str
@@ -72,6 +77,12 @@ class Generation:
     fence: int = 0
     chunks: int = 0
     vector_index: bool = False
+    target: int | None = None
+    target_lineage: str | None = None
+    done_through: str | None = None
+    chunks_done: int = 0
+    chunks_planned: int = 0
+    chunks_per_second: float | None = None
 
 
 def generation_id(assistant: str, fingerprint: str, chunker_digest: str, catalog: str) -> str:

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import psycopg
-from psycopg.types.json import Jsonb
 
 from llmops.database import connect
 from llmops.embedding import Embedder, embed_cached
-from llmops.errors import EmbedderMismatch, IntegrityError, MissingInput, WriteConflict
+from llmops.errors import EmbedderMismatch, MissingInput, WriteConflict
 from llmops.index._generations import Generation, find_generation, named_errors, read_generation
-from llmops.index._write import copy_rows, drop_stage, merge_stage, open_stage
+from llmops.index._rows import row_of
+from llmops.index._vectors import build_vectors
+from llmops.index._work import Documents, Work, find_work
+from llmops.index._write import Batch, Standing, held_rows, write_batch
 from llmops.lakehouse import LakeTable
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 __all__ = ["SyncCounts", "is_current", "sync"]
 
 log = logging.getLogger(__name__)
 
 _SLICE = 256
+_BATCH = 2000
+"""Chunks that are written in one transaction; so many are compared again, at most, after a kill."""
 _IDLE_LIMIT = "300s"
 """A worker that sends nothing for so long is taken for dead: Postgres ends its session and frees its lock."""
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,20 @@ def sync(
     embedder: Embedder,
     *,
     wait_seconds: float = 600,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    index_progress: Progress | None = None,
 ) -> SyncCounts:
     """Apply what changed in the chunks table since the generation's watermark; nothing changed costs nothing.
 
-    Rows and watermark are committed in one transaction, so a reader sees each document wholly old or wholly
-    new. One process works at a time; others wait up to ``wait_seconds`` and then find nothing to do.
-    ``progress`` is called with the number of chunks embedded so far and in all.
+    Whole documents are written in batches, each with how far it came in one transaction, so a reader sees each
+    document wholly old or wholly new, and a sync that was killed goes on where it was. The watermark moves
+    with the last batch. One process works at a time; others wait up to ``wait_seconds`` and then find nothing
+    to do. ``progress`` is called with the number of chunks looked at so far and in all, ``index_progress``
+    with parts of the table that the index of vectors has read and in all, while it is built.
 
     Raises EmbedderMismatch for another embedder than the generation's, MissingInput when generation or
-    chunks table is not there, WriteConflict when another process keeps the lock, ServiceUnavailable when
-    Postgres goes away; what was embedded until then is reused by the next attempt.
+    chunks table is not there, WriteConflict when another process keeps the lock or has written meanwhile,
+    ServiceUnavailable when Postgres goes away.
     """
     known = find_generation(url, generation_id)
     _require_embedder(known, embedder)
@@ -70,13 +76,10 @@ def sync(
         known = read_generation(connection, generation_id)
         _require_embedder(known, embedder)
         counts = SyncCounts(version=known.watermark)
-        if not is_current(known, chunks):
-            counts = _apply(url, connection, known, chunks, embedder, progress)
-        if not known.vector_index:
-            connection.execute(
-                "SELECT index_generation_vectors(id) FROM index_generations WHERE id = %s AND chunks > 0",
-                (generation_id,),
-            )
+        if not _holds_newest(known, chunks):
+            known, counts = _Run(url, connection, known, chunks, embedder, progress).apply()
+        if not known.vector_index and known.chunks:
+            build_vectors(url, connection, known, index_progress)
     log.info(
         "Generation %s at version %s: %d embedded, %d reused, %d written, %d removed",
         generation_id, counts.version, counts.embedded, counts.reused, counts.upserted, counts.deleted,
@@ -84,48 +87,101 @@ def sync(
     return counts
 
 
-def _apply(
-    url: str,
-    connection: psycopg.Connection[Any],
-    known: Generation,
-    chunks: LakeTable,
-    embedder: Embedder,
-    progress: Callable[[int, int], None] | None,
-) -> SyncCounts:
-    """Embed and stage the changed chunks, then swap them in."""
-    import pyarrow.compute as pc
-
-    lineage = chunks.identity()
-    follows = known.watermark is not None and known.lineage == lineage
-    changes = chunks.changes(known.watermark if follows and known.watermark is not None else -1)
-    upserts = changes.upserts.filter(pc.equal(changes.upserts["chunker"], known.chunker))
-    deletes = changes.deletes.filter(pc.equal(changes.deletes["chunker"], known.chunker))
-    open_stage(connection)
-    embedded = reused = 0
-    for start in range(0, upserts.num_rows, _SLICE):
-        part = upserts.slice(start, _SLICE)
-        texts = part["embed_text"].to_pylist()
-        made = embed_cached(embedder, texts, url)
-        copy_rows(connection, (_row(*pair) for pair in zip(_records(part), made.vectors, strict=True)))
-        embedded, reused = embedded + made.embedded, reused + made.reused
-        if progress:
-            progress(start + part.num_rows, upserts.num_rows)
-    gone = None if changes.complete else deletes["chunk_id"].to_pylist()
-    upserted, deleted = merge_stage(connection, known, gone, changes.version, lineage)
-    drop_stage(connection)
-    return SyncCounts(embedded, reused, upserted, deleted, changes.version)
-
-
 def is_current(known: Generation, chunks: LakeTable) -> bool:
     """Return whether the generation holds the newest version; raise MissingInput without a chunks table."""
+    return (known.vector_index or known.chunks == 0) and _holds_newest(known, chunks)
+
+
+def _holds_newest(known: Generation, chunks: LakeTable) -> bool:
     head = chunks.version()
     if head is None:
         raise MissingInput(
             f"there is no chunks table at {chunks.uri} for generation {known.id!r}: "
             "run ingest_documents first"
         )
-    indexed = known.vector_index or known.chunks == 0
-    return known.watermark == head and indexed and known.lineage == chunks.identity()
+    return known.watermark == head and known.lineage == chunks.identity()
+
+
+@dataclass
+class _Run:
+    """One sync under way: ``known`` is the generation as its last batch left it."""
+
+    url: str
+    connection: psycopg.Connection[Any]
+    known: Generation
+    chunks: LakeTable
+    embedder: Embedder
+    progress: Progress | None
+    counts: SyncCounts = field(default_factory=SyncCounts)
+    done: int = 0
+    planned: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def apply(self) -> tuple[Generation, SyncCounts]:
+        """Do what is left to do, batch by batch; return the generation and what was done."""
+        work = find_work(self.connection, self.known, self.chunks, _BATCH)
+        self.planned = work.chunks
+        left = len(work.again) + len(work.ahead)
+        for documents in work.read([*work.again, *work.ahead]):
+            batch = self._prepare(documents)
+            left -= 1
+            self._write(batch, self._standing(work, documents, ahead=left < len(work.ahead), last=not left))
+        if not work.again and not work.ahead:
+            self._write(_NOTHING, self._standing(work, None, ahead=True, last=True))
+        return self.known, replace(self.counts, version=work.target)
+
+    def _prepare(self, documents: Documents) -> Batch:
+        """Compare some documents with what is held, and embed what differs."""
+        rows = [row_of(chunk) for chunk in documents.chunks]
+        ids = [row[0] for row in rows]
+        held = held_rows(self.connection, self.known.id, documents.ids, [*ids, *(documents.gone or ())])
+        gone = (
+            sorted(held.keys() - ids) if documents.gone is None else [i for i in documents.gone if i in held]
+        )
+        changed = [row for row in rows if held.get(row[0]) != row]
+        texts = {chunk["chunk_id"]: chunk["embed_text"] for chunk in documents.chunks}
+        self._advance(len(rows) - len(changed))
+        vectors = self._embed([texts[row[0]] for row in changed])
+        return Batch(changed, vectors, [row[0] for row in changed if row[0] in held], gone)
+
+    def _embed(self, texts: Sequence[str]) -> Any:
+        """Return the vectors of texts, shape (number of texts, dimension), and count them."""
+        vectors = np.empty((len(texts), self.embedder.dimension), np.float32)
+        for start in range(0, len(texts), _SLICE):
+            part = texts[start : start + _SLICE]
+            made = embed_cached(self.embedder, part, self.url)
+            vectors[start : start + len(part)] = made.vectors
+            self._count(embedded=made.embedded, reused=made.reused)
+            # The session that holds the lock must not look dead however long embedding takes.
+            self.connection.execute("SELECT 1")
+            self._advance(len(part))
+        return vectors
+
+    def _write(self, batch: Batch, standing: Standing) -> None:
+        self.known = write_batch(self.connection, self.known, batch, standing)
+        self._count(upserted=len(batch.rows), deleted=len(batch.gone))
+
+    def _standing(self, work: Work, documents: Documents | None, *, ahead: bool, last: bool) -> Standing:
+        """Return how far the generation is once these documents are written."""
+        if last:
+            return Standing(work.target, work.lineage)
+        assert documents is not None
+        known, rate = self.known, self.done / max(time.monotonic() - self.began, 1e-3)
+        way: tuple[int | None, str | None, str | None] = (work.target, work.lineage, documents.ids[-1])
+        if not ahead:
+            way = (known.target, known.target_lineage, known.done_through)
+        return Standing(known.watermark, known.lineage, *way, self.done, self.planned, rate)
+
+    def _advance(self, chunks: int) -> None:
+        self.done += chunks
+        if self.progress and chunks:
+            self.progress(self.done, self.planned)
+
+    def _count(self, **more: int) -> None:
+        self.counts = replace(self.counts, **{k: getattr(self.counts, k) + n for k, n in more.items()})
+
+
+_NOTHING = Batch((), np.empty((0, 0), np.float32))
 
 
 def _require_embedder(known: Generation, embedder: Embedder) -> None:
@@ -151,48 +207,3 @@ def _lock(connection: psycopg.Connection[Any], generation_id: str, wait_seconds:
             f"another process has been writing generation {generation_id!r} for more than "
             f"{wait_seconds:.0f} s: let it finish, then run this again"
         ) from error
-
-
-def _records(part: pa.Table) -> Iterator[dict[str, Any]]:
-    yield from part.to_pylist()
-
-
-def _row(chunk: dict[str, Any], vector: Any) -> tuple[Any, ...]:
-    """Return one chunk in the order of the stage's columns."""
-    return (
-        chunk["chunk_id"],
-        chunk["document_id"],
-        chunk["document_version"],
-        chunk["source"],
-        _storable(chunk["path"]),
-        _storable(chunk["title"] or ""),
-        [_storable(heading) for heading in json.loads(chunk["heading_path"] or "[]")],
-        chunk["position"],
-        chunk["char_start"],
-        chunk["char_end"],
-        _storable(chunk["text"]),
-        Jsonb(json.loads(chunk.get("metadata") or "{}")),
-        _access(chunk),
-        hashlib.sha256(chunk["embed_text"].encode(errors="surrogatepass")).hexdigest(),
-        vector,
-    )
-
-
-def _access(chunk: dict[str, Any]) -> list[str]:
-    """Return who may find the chunk; what cannot be read must not become public."""
-    written = chunk.get("access", "[]")
-    try:
-        tags = json.loads(written)
-    except (TypeError, ValueError):
-        tags = None
-    if not isinstance(tags, list) or not all(isinstance(tag, str) and tag for tag in tags):
-        raise IntegrityError(
-            f"chunk {chunk['chunk_id']!r} of {chunk['path']!r} has the access tags {written!r}, which are no "
-            "JSON list of strings: run ingest_documents again so that the chunks table is written anew"
-        )
-    return list(map(_storable, tags))
-
-
-def _storable(text: str) -> str:
-    """Replace NUL, which Postgres cannot store, by one other character, so that offsets stay true."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")

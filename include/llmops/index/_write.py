@@ -1,55 +1,28 @@
-"""Writing a generation: rows are staged by binary COPY and swapped in by one transaction."""
+"""Writing a generation: one transaction per batch of whole documents, refused when another has written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import psycopg
+from numpy.typing import NDArray
 from psycopg import sql
 
 from llmops.errors import MissingInput, WriteConflict
 from llmops.index._generations import Generation, content_table, words_table
+from llmops.index._rows import COLUMNS, COMPARED, Row, copy_stream
 
-__all__ = ["copy_rows", "drop_stage", "merge_stage", "open_stage"]
+__all__ = ["Batch", "Standing", "held_rows", "write_batch"]
 
-_TYPES = {
-    "chunk_id": "text",
-    "document_id": "text",
-    "document_version": "text",
-    "source": "text",
-    "path": "text",
-    "title": "text",
-    "heading_path": "text[]",
-    "position": "int4",
-    "char_start": "int4",
-    "char_end": "int4",
-    "text": "text",
-    "metadata": "jsonb",
-    "access": "text[]",
-    "embedded": "text",
-    "embedding": "vector",
-}
-_COLUMNS = sql.SQL(", ").join(map(sql.Identifier, _TYPES))
+_PIECE = 1 << 20
 
-# Rows that stay are recognised by all their columns, so a full comparison writes only what differs.
-_FIND_REPLACED = """
-INSERT INTO pg_temp.touched
-SELECT held.chunk_id, true FROM {content} AS held JOIN pg_temp.incoming AS new USING (chunk_id)
-WHERE ({held}) IS DISTINCT FROM ({new})
-"""
-_FIND_ABSENT = """
-INSERT INTO pg_temp.touched SELECT chunk_id, false FROM {content} AS held
-WHERE NOT EXISTS (SELECT FROM pg_temp.incoming AS new WHERE new.chunk_id = held.chunk_id)
-"""
-_FIND_DELETED = """
-INSERT INTO pg_temp.touched SELECT chunk_id, false FROM {content} WHERE chunk_id = ANY(%s)
-ON CONFLICT DO NOTHING
-"""
+# A row whose place is taken anew is removed before; what is removed and not written again is gone.
 _REMOVE = """
 WITH removed AS (
-    DELETE FROM {content} AS held USING pg_temp.touched AS touched WHERE held.chunk_id = touched.chunk_id
-    RETURNING held.search, touched.replaced
+    DELETE FROM {content} WHERE chunk_id = ANY(%(ids)s) RETURNING search
 ), counted AS (
     UPDATE {words} AS words SET chunks = words.chunks - fewer.chunks
     FROM (
@@ -57,88 +30,111 @@ WITH removed AS (
     ) AS fewer
     WHERE words.word = fewer.word
 )
-SELECT count(*), count(*) FILTER (WHERE NOT replaced) FROM removed
+SELECT count(*) FROM removed
 """
-_ADD = """
-WITH added AS (
-    INSERT INTO {content} ({columns}) SELECT {columns} FROM pg_temp.incoming AS new
-    WHERE NOT EXISTS (SELECT FROM {content} AS held WHERE held.chunk_id = new.chunk_id)
-    RETURNING search
-), counted AS (
-    INSERT INTO {words} AS words (word, chunks)
-    SELECT word, count(*) FROM added, unnest(tsvector_to_array(search)) AS word GROUP BY word
-    ON CONFLICT (word) DO UPDATE SET chunks = words.chunks + excluded.chunks
-)
-SELECT count(*) FROM added
+_COPY = "COPY {content} ({columns}) FROM STDIN (FORMAT BINARY)"
+_COUNT = """
+INSERT INTO {words} AS words (word, chunks)
+SELECT word, count(*) FROM {content}, unnest(tsvector_to_array(search)) AS word
+WHERE chunk_id = ANY(%(ids)s) GROUP BY word
+ON CONFLICT (word) DO UPDATE SET chunks = words.chunks + excluded.chunks
+"""
+_SET_STANDING = """
+UPDATE index_generations SET watermark = %(watermark)s, lineage = %(lineage)s, target = %(target)s,
+    target_lineage = %(target_lineage)s, done_through = %(done_through)s, chunks = chunks + %(more)s,
+    chunks_done = %(done)s, chunks_planned = %(planned)s, chunks_per_second = %(rate)s,
+    fence = fence + 1, synced_at = clock_timestamp()
+WHERE id = %(id)s
 """
 
 
-def open_stage(connection: psycopg.Connection[Any]) -> None:
-    """Create the session's stage; it is gone with the session, also after a kill."""
-    from pgvector.psycopg import register_vector
+@dataclass(frozen=True)
+class Standing:
+    """How far a generation is, and what becomes of it together with a batch.
 
-    register_vector(connection)
-    columns = sql.SQL(", ").join(
-        sql.SQL("{} {} NOT NULL").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in _TYPES.items()
-    )
-    connection.execute(sql.SQL("CREATE TEMP TABLE incoming ({}, PRIMARY KEY (chunk_id))").format(columns))
-    connection.execute("CREATE TEMP TABLE touched (chunk_id text PRIMARY KEY, replaced boolean NOT NULL)")
+    ``watermark`` and ``lineage`` say which version of which chunks table it holds. While it is on its way to
+    version ``target`` of table ``target_lineage``, ``done_through`` is the last document that is there, in the
+    order of document ids. The others tell people how the work goes: chunks looked at, of how many, per second.
+    """
 
-
-def copy_rows(connection: psycopg.Connection[Any], rows: Iterable[Sequence[Any]]) -> None:
-    """Add rows to the stage by binary COPY; ``rows`` have the columns of _TYPES in their order."""
-    statement = sql.SQL("COPY pg_temp.incoming ({}) FROM STDIN (FORMAT BINARY)").format(_COLUMNS)
-    with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        copy.set_types(list(_TYPES.values()))
-        for row in rows:
-            copy.write_row(row)
+    watermark: int | None
+    lineage: str | None
+    target: int | None = None
+    target_lineage: str | None = None
+    done_through: str | None = None
+    done: int = 0
+    planned: int = 0
+    rate: float | None = None
 
 
-def drop_stage(connection: psycopg.Connection[Any]) -> None:
-    """Free the stage's space before the session does other work."""
-    connection.execute("DROP TABLE pg_temp.incoming, pg_temp.touched")
+@dataclass(frozen=True)
+class Batch:
+    """What changes in some whole documents: rows to write with their vectors, and ids to remove."""
+
+    rows: Sequence[Row]
+    vectors: NDArray[np.float32]
+    replaced: Sequence[str] = ()
+    gone: Sequence[str] = ()
 
 
-def merge_stage(
-    connection: psycopg.Connection[Any],
-    known: Generation,
-    deleted: Sequence[str] | None,
-    version: int,
-    lineage: str | None,
-) -> tuple[int, int]:
-    """Swap the staged rows in, remove the ``deleted`` (None: all that are not staged) and move the watermark.
+def held_rows(
+    connection: psycopg.Connection[Any], generation_id: str, documents: Sequence[str], ids: Sequence[str]
+) -> dict[str, Row]:
+    """Return, by chunk id, the rows of these documents and chunks that the generation holds."""
+    query = sql.SQL(
+        "SELECT {columns} FROM {content} WHERE document_id = ANY(%(documents)s) OR chunk_id = ANY(%(ids)s)"
+    ).format(columns=_names(COMPARED), content=content_table(generation_id))
+    cursor = connection.execute(query, {"documents": list(documents), "ids": list(ids)})
+    return {row[0]: row for row in cursor}
 
-    All of it is one transaction, refused with WriteConflict when somebody else committed since ``known`` was
-    read. Returns how many rows were written and removed; rows that are equal already are not written.
+
+def write_batch(
+    connection: psycopg.Connection[Any], known: Generation, batch: Batch, standing: Standing
+) -> Generation:
+    """Write one batch and say how far the generation is, as one transaction; return it as it is then.
+
+    Readers see the old rows of every document until it commits and the new ones afterwards. Raises
+    WriteConflict when somebody else has committed since ``known`` was read: nothing is written then.
     """
     parts = {
         "content": content_table(known.id),
         "words": words_table(known.id),
-        "columns": _COLUMNS,
-        "held": _qualified("held"),
-        "new": _qualified("new"),
+        "columns": _names(COLUMNS),
     }
 
     def statement(text: str) -> sql.Composed:
         return sql.SQL(text).format(**parts)  # the constants above
 
-    connection.execute("ANALYZE pg_temp.incoming")
     with connection.transaction():
         _check_fence(connection, known)
-        connection.execute(statement(_FIND_REPLACED))
-        if deleted is None:
-            connection.execute(statement(_FIND_ABSENT))
-        else:
-            connection.execute(statement(_FIND_DELETED), (list(deleted),))
-        freed, removed = _counts(connection.execute(statement(_REMOVE)))
-        (written,) = _counts(connection.execute(statement(_ADD)))
-        connection.execute(sql.SQL("DELETE FROM {} WHERE chunks <= 0").format(parts["words"]))
-        connection.execute(
-            "UPDATE index_generations SET watermark = %s, lineage = %s, chunks = chunks + %s, "
-            "fence = fence + 1, synced_at = now() WHERE id = %s",
-            (version, lineage, written - freed, known.id),
-        )
-    return written, removed
+        freed = 0
+        if ids := [*batch.replaced, *batch.gone]:
+            (freed,) = _counts(connection.execute(statement(_REMOVE), {"ids": ids}))
+        if batch.rows:
+            _copy(connection, statement(_COPY), batch)
+            connection.execute(statement(_COUNT), {"ids": [row[0] for row in batch.rows]})
+        if freed:
+            connection.execute(sql.SQL("DELETE FROM {} WHERE chunks <= 0").format(parts["words"]))
+        values = {**standing.__dict__, "id": known.id, "more": len(batch.rows) - freed}
+        connection.execute(_SET_STANDING, values)
+    return replace(
+        known,
+        watermark=standing.watermark,
+        lineage=standing.lineage,
+        target=standing.target,
+        target_lineage=standing.target_lineage,
+        done_through=standing.done_through,
+        fence=known.fence + 1,
+        chunks=known.chunks + len(batch.rows) - freed,
+    )
+
+
+def _copy(connection: psycopg.Connection[Any], statement: sql.Composed, batch: Batch) -> None:
+    """Send all rows at once: a process that is stopped does not keep the server waiting in the middle."""
+    content = memoryview(b"".join(copy_stream(batch.rows, batch.vectors)))
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        for start in range(0, len(content), _PIECE):
+            copy.write(content[start : start + _PIECE])
 
 
 def _check_fence(connection: psycopg.Connection[Any], known: Generation) -> None:
@@ -154,8 +150,8 @@ def _check_fence(connection: psycopg.Connection[Any], known: Generation) -> None
         )
 
 
-def _qualified(table: str) -> sql.Composed:
-    return sql.SQL(", ").join(sql.Identifier(table, name) for name in _TYPES if name != "chunk_id")
+def _names(columns: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, columns))
 
 
 def _counts(cursor: psycopg.Cursor[Any]) -> tuple[int, ...]:

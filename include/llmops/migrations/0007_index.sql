@@ -1,5 +1,18 @@
 -- Chunks say who may find them: access holds tags of which a caller must have at least one; none means everybody.
--- Metadata are filtered by jsonpath, which the second index answers.
+-- Metadata are filtered by jsonpath, which the second index answers. A generation is loaded in batches of whole
+-- documents, and says how far it is.
+
+ALTER TABLE index_generations
+    ADD COLUMN target            bigint,
+    ADD COLUMN target_lineage    text,
+    ADD COLUMN done_through      text,
+    ADD COLUMN chunks_done       bigint NOT NULL DEFAULT 0,
+    ADD COLUMN chunks_planned    bigint NOT NULL DEFAULT 0,
+    ADD COLUMN chunks_per_second real;
+COMMENT ON COLUMN index_generations.target IS 'version of the chunks table that is being loaded; null when none is';
+COMMENT ON COLUMN index_generations.done_through IS 'last document id, in code point order, that is at the target';
+GRANT UPDATE (target, target_lineage, done_through, chunks_done, chunks_planned, chunks_per_second)
+    ON index_generations TO llmops_worker;
 
 CREATE FUNCTION index_generation_lookups(content text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp
