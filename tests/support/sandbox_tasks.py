@@ -24,8 +24,9 @@ TASKS = {
     name: f"{HERE}:{name}"
     for name in (
         "abort", "answer_garbage", "answer_more", "answer_much", "attempt", "exits", "compute", "deep", "echo",
-        "end", "environment", "fail", "grow", "hide_memory_error", "leak", "loop", "mixed", "pid", "poison", "read",
-        "refuse", "regex", "segfault", "sleep", "stat", "swell", "threads", "unknown_type", "wrong_type",
+        "end", "environment", "fail", "grow", "hide_memory_error", "leak", "length", "loop", "mixed", "pid",
+        "poison", "read", "refuse", "regex", "segfault", "sleep", "stat", "swell", "threads", "unknown_type",
+        "wrong_type",
     )
 }  # fmt: skip
 
@@ -41,6 +42,10 @@ def echo(value: Any) -> Any:
 
 def mixed(task: str, arguments: list[Any], ballast: bytes = b"") -> Any:
     return globals()[task](*arguments)
+
+
+def length(text: str) -> int:
+    return len(text)
 
 
 def pid() -> int:
@@ -90,7 +95,7 @@ def compute(seconds: float) -> int:
 def swell() -> int:
     held = []
     while True:
-        held.append(bytearray(b"x" * (8 << 20)))
+        held.append(bytearray(8 << 20))
 
 
 def hide_memory_error() -> None:

@@ -30,11 +30,13 @@ class FrameTooLarge(ValueError):
 def pack(value: Any, limit: int | None = None) -> bytes:
     """Return a value as one frame; dataclasses become mappings, tuples lists.
 
-    Raises TypeError for a value of any other type than JSON has, bytes aside, and FrameTooLarge.
+    With a ``limit``, which is for answers, text must be valid: half a character that came from a hostile file
+    would fail whoever stores it. Raises TypeError for a value of any other type than JSON has, bytes aside,
+    UnicodeEncodeError and FrameTooLarge.
     """
     texts: list[bytes] = []
-    plain = _plain(value, texts)
-    parts = [json.dumps(plain, ensure_ascii=False).encode("utf-8", "surrogatepass"), *texts]
+    plain = _plain(value, texts, _errors(limit))
+    parts = [json.dumps(plain, ensure_ascii=False).encode("utf-8", _errors(limit)), *texts]
     size = sum(map(len, parts))
     if limit is not None and (size > limit or len(parts[0]) > _json_limit(limit)):
         raise FrameTooLarge(f"{size} bytes")
@@ -42,24 +44,24 @@ def pack(value: Any, limit: int | None = None) -> bytes:
     return b"".join([_HEAD.pack(len(table) + size, len(parts)), table, *parts])
 
 
-def _plain(value: Any, texts: list[bytes]) -> Any:
+def _plain(value: Any, texts: list[bytes], errors: str) -> Any:
     """Return a value as JSON has it, with its long texts and its bytes moved to ``texts``."""
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, str):
         if len(value) <= _SHORT:
             return value
-        texts.append(value.encode("utf-8", "surrogatepass"))
+        texts.append(value.encode("utf-8", errors))
         return {_TEXT: len(texts)}
     if isinstance(value, bytes):
         texts.append(value)
         return {_BYTES: len(texts)}
     if isinstance(value, list | tuple):
-        return [_plain(item, texts) for item in value]
+        return [_plain(item, texts, errors) for item in value]
     if isinstance(value, dict):
-        return {_key(key): _plain(item, texts) for key, item in value.items()}
+        return {_key(key): _plain(item, texts, errors) for key, item in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name), texts) for field in fields(value)}
+        return {field.name: _plain(getattr(value, field.name), texts, errors) for field in fields(value)}
     raise TypeError(
         f"a {type(value).__name__} cannot cross the wall of the sandbox: use what JSON has, or bytes"
     )
@@ -84,19 +86,25 @@ def unpack(body: memoryview, number: int, limit: int | None = None) -> Any:
         for place, size in enumerate(sizes):
             parts[place] = bytes(body[at : at + size])
             at += size
-        tree = parts.pop(0).decode("utf-8", "surrogatepass")
-        return json.loads(tree, object_hook=lambda found: _whole(found, parts))
+        tree = parts.pop(0).decode("utf-8", _errors(limit))
+        if limit is not None and "\\ud" in tree.lower():  # half a character, or the words for it
+            json.dumps(json.loads(tree), ensure_ascii=False).encode("utf-8")
+        return json.loads(tree, object_hook=lambda found: _whole(found, parts, _errors(limit)))
     except (ValueError, TypeError, KeyError, RecursionError, struct.error) as error:
         raise BrokenFrame(type(error).__name__) from error
 
 
-def _whole(found: dict[str, Any], parts: dict[int, bytes]) -> Any:
+def _errors(limit: int | None) -> str:
+    return "surrogatepass" if limit is None else "strict"
+
+
+def _whole(found: dict[str, Any], parts: dict[int, bytes], errors: str) -> Any:
     """Put a text or bytes back in the place of what stands for it: once, or a few bytes would fill memory."""
     if len(found) != 1:
         return found
     (key, at) = next(iter(found.items()))
     if key == _TEXT:
-        return parts.pop(at).decode("utf-8", "surrogatepass")
+        return parts.pop(at).decode("utf-8", errors)
     return parts.pop(at) if key == _BYTES else found
 
 

@@ -25,6 +25,7 @@ _START = (
     "from llmops.corpus._sandbox_child import main; main(given)"
 )
 _PATIENCE = 60.0  # seconds for one answer of the nursery, of which its start is the longest
+_BUFFER = 1 << 21
 _KEPT = ("LD_LIBRARY_PATH",)  # what the interpreter may need to start; nothing else of ours is its business
 _SYSTEM = (
     "/usr", "/lib", "/lib32", "/lib64", "/etc/fonts", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types",
@@ -77,6 +78,10 @@ class Nursery:
             self._hear()
             self._ready = True
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(
+                socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER
+            )  # Most files go through in one piece.
         try:
             with theirs:
                 self._say({"do": "fork"}, theirs.fileno())
