@@ -29,7 +29,7 @@ class DirectorySource(DropSettings):
     that leaves the folder is refused and listed in quarantine.
 
     ``layout: dated`` means one folder per date, ``YYYY-MM-DD``, each with the whole source as it was delivered
-    that day; the newest that is not after the run's date counts. Where ``complete_marker`` names a file, only
+    that day; the newest whose date had begun by the run's date counts. Where ``complete_marker`` names a file, only
     folders that hold it count: write it last, so that half a delivery is never read.
     """
 

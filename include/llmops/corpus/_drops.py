@@ -23,7 +23,7 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 @dataclass(frozen=True)
 class Drop:
-    """A folder called by its date, and midnight (UTC) of that date."""
+    """A folder called by its date, and the midnight (UTC) at which that date begins."""
 
     name: str
     date: datetime
@@ -33,7 +33,8 @@ class DropSettings(SourceSettings):
     """Settings of a source that may be delivered as one folder per date.
 
     ``layout: dated`` means that every folder at the top, called ``YYYY-MM-DD``, holds the whole source as it was
-    delivered that day; the newest one that is not after the run's date counts, so a backfill replays history.
+    delivered that day; the newest one whose date had begun counts, so a backfill replays history: the run of a
+    day ends at the next midnight, and takes that day's folder.
     Where ``complete_marker`` names a file, only folders that hold it count: write it last.
     """
 
@@ -63,7 +64,7 @@ class DropSettings(SourceSettings):
         drops = self._dated(where, folders)
         if pin is not None:
             return self._pinned_drop(where, drops, pin)
-        early = [drop for drop in drops if drop.date <= as_of]
+        early = [drop for drop in drops if drop.date < as_of]
         for drop in sorted(early, key=lambda drop: drop.date, reverse=True):
             if not self.complete_marker or holds(f"{drop.name}/{self.complete_marker}"):
                 log.info("Source %s is at its folder %s", self.name, drop.name)
@@ -74,7 +75,7 @@ class DropSettings(SourceSettings):
             )  # fmt: skip
         complete = f" that holds {self.complete_marker!r}" if self.complete_marker else ""
         raise MissingInput(
-            f"source {self.name!r}: {where!r} has no folder of a date on or before {as_of.isoformat()}{complete} "
+            f"source {self.name!r}: {where!r} has no folder of a date before {as_of.isoformat()}{complete} "
             f"(of {len(drops)} with a date): deliver one, or start the backfill later"
         )
 
