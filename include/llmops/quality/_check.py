@@ -93,7 +93,8 @@ class QualityFailure:
 class SourceVerdict:
     """What the gate says of one source: how many expectations were checked, and which of them failed.
 
-    ``judged`` documents were looked at; ``counts`` says in words how the source would change. ``documents`` and ``run`` are the outcomes of the two lists of its suite.
+    ``judged`` documents were looked at; ``counts`` says in words how the source would change. ``documents`` and
+    ``run`` are the outcomes of the two lists of its suite.
     """
 
     source: str
