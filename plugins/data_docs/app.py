@@ -68,10 +68,8 @@ def show(assistant: Assistant, run: Run, file: File, folder: Annotated[Path, Dep
     """Return one file of the Data Docs of one run."""
     base = folder.resolve()
     path = (base / assistant / run / file).resolve()
-    if not path.is_relative_to(base) or not path.is_file():
-        raise HTTPException(
-            404, "There are no such Data Docs. Those of the last 30 runs of an assistant are kept."
-        )
+    if not path.is_relative_to(base / assistant / run) or not path.is_file():
+        raise HTTPException(404, _NOTHING)
     return Response(path.read_bytes(), media_type=_TYPES[path.suffix])
 
 

@@ -20,6 +20,7 @@ from llmops.quality import (
     gate_failure,
     screen,
 )
+from llmops.quality._expectations import _error
 from quality.conftest import judged
 
 BETWEEN = "expect_column_values_to_be_between"
@@ -105,7 +106,7 @@ def test_bounds_are_told_in_words() -> None:
     ("figures", "rules", "failing"),
     [
         ({"documents": 100, "quarantined": 6}, {}, "quarantined_share"),
-        ({"documents": 200, "quarantined": 6}, {}, None),
+        ({"documents": 114, "quarantined": 6}, {}, None),
         ({"documents": 10, "quarantined": 5}, {}, None),
         ({"documents": 10, "quarantined": 1}, {"tolerated_files": 0}, "quarantined_share"),
         ({"held": 20, "vanished": 7}, {}, "shrinkage"),
@@ -158,6 +159,10 @@ def test_a_failing_source_is_named_and_the_others_pass() -> None:
         in message
     )
     assert "source 'old': 1 of 4 expectations failed" in message
+    assert (
+        "(it would have 5 documents, 0 files could not become any, and 95 of 100 documents would go)"
+        in message
+    )
     assert "guide" not in message
     assert "lenient" not in message
     assert check_sources([]) == []
@@ -186,7 +191,7 @@ def test_a_share_of_the_documents_may_be_excepted(write_suite: Callable[[str], P
 
 
 def test_many_rows_are_counted_not_listed() -> None:
-    assert "path4 (3000) and 15 more." in told(verdict(max_characters=2))
+    assert "path4 (3000) and 15 more " in told(verdict(max_characters=2))
 
 
 def test_an_expectation_that_breaks_fails_the_source(write_suite: Callable[[str], Path]) -> None:
@@ -249,6 +254,18 @@ def test_no_title_is_ever_repeated(
         assert CANARY not in text
     if found.failures[0].found[0].startswith("docs:"):
         assert found.failures[0].found[0] == "docs:path0"
+
+
+def test_an_error_may_quote_paths_and_never_titles() -> None:
+    raised = {
+        "raised_exception": True,
+        "exception_message": CANARY,
+        "exception_traceback": f"x\na.b.Wrong: {CANARY}\n",
+    }
+    for info in (raised, {"a metric": raised}):
+        assert _error(info, hidden=True) == "Wrong"
+        assert _error(info, hidden=False) == f"Wrong: {CANARY}"
+    assert _error({"raised_exception": False}, hidden=True) is None
 
 
 def test_what_was_found_in_documents_reaches_the_gate_as_counts_alone() -> None:

@@ -106,6 +106,7 @@ def test_only_the_password_of_a_url_is_masked(url: str, expected: str) -> None:
         "postgresql://user:pass@host:5432",
         "https://scott:tiger@db",
         "amqp://guest:guest@localhost//",
+        "amqp://rabbit:Rabbit@localhost//",
         "redis://:{password}@host",
         "redis://:${REDIS_PASSWORD}@host",
         "https://user:%s@host",
@@ -120,6 +121,7 @@ def test_only_the_password_of_a_url_is_masked(url: str, expected: str) -> None:
         "sk-" + "0123456789" * 5,
         "sk-learn-style-names-that-go-on-and-on-for-long-without-digits",
         "-----BEGIN PRIVATE KEY-----\n...\n-----END PRIVATE KEY-----",
+        "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANB\n-----END PRIVATE KEY-----",
         "git clone https://host:443/path and ssh://git@host/x",
         "data:image/png;base64,iVBORw0AC3f9a1c7e5b2d8f4a6c0e9b1d7a3f5c8e",
         "sha256:3f9a1c7e5b2d8f4a6c0e9b1d7a3f5c8e3f9a1c7e5b2d8f4a6c0e9b1d7a3f5c8e",
@@ -239,13 +241,20 @@ def test_the_reason_for_quarantine_names_kinds_and_counts_and_nothing_that_was_f
     )
     for canary in ("joe", "jim", "4111", KEYS["github"], "901820"):
         assert canary not in found.quarantine
+    assert found.text == "[e-mail address] paid with [card number], +49 30 901820, [key] [e-mail address]"
     assert caplog.records == []
     assert screen("nothing here", rules).quarantine is None
 
 
 def test_of_two_findings_that_overlap_the_graver_one_counts() -> None:
-    found = screen("https://joe:hunter2x@b.example.org/", MASK)
-    assert (found.text, found.counts) == ("https://joe:[key]@b.example.org/", {**NONE, "keys": 1})
+    for text, expected in {
+        "https://joe:hunter2x@b.example.org/": "https://joe:[key]@b.example.org/",
+        f"to {KEYS['aws']}@b.example.org.": "to [key].",
+        f"to 4111-1111-1111-1111@b.example.org, {KEYS['aws']}": "to [card number], [key]",
+    }.items():
+        found = screen(text, MASK)
+        assert found.text == expected
+        assert found.counts["emails"] == 0
 
 
 def test_screening_again_changes_nothing() -> None:

@@ -75,7 +75,7 @@ def check_quality(
             record(verdicts, staged.plan.as_of)
     else:
         log.info("Nothing to check: no source has anything that was not judged before")
-    blocked = {v.source: f"{'; '.join(map(str, v.failures))} ({v.sizes})" for v in verdicts if not v.passed}
+    blocked = {v.source: f"{'; '.join(map(str, v.failures))} ({v.counts})" for v in verdicts if not v.passed}
     failure = gate_failure(verdicts)
     if failure is not None and len(blocked) == len(verdicts):
         raise failure

@@ -52,10 +52,10 @@ class SourceFigures:
     near_duplicates: int = 0
     suite: str | None = None
 
-    def sizes(self) -> str:
-        """Return the figures that a reader of a failure asks for next, as a sentence without its point."""
+    def counts(self) -> str:
+        """Return in words how the source would change."""
         return (
-            f"There are {self.documents} documents, {self.quarantined} unreadable files, "
+            f"it would have {self.documents} documents, {self.quarantined} files could not become any, "
             f"and {self.vanished} of {self.held} documents would go"
         )
 
@@ -93,19 +93,18 @@ class QualityFailure:
 class SourceVerdict:
     """What the gate says of one source: how many expectations were checked, and which of them failed.
 
-    ``documents`` and ``run`` are the outcomes of the two lists of its suite, ``sizes`` says in words how many
-    documents, broken files and vanished documents there are.
+    ``judged`` documents were looked at; ``counts`` says in words how the source would change. ``documents`` and
+    ``run`` are the outcomes of the two lists of its suite.
     """
 
     source: str
     suite: str
     judged: int
+    counts: str
     figures: Mapping[str, float]
     failures: tuple[QualityFailure, ...]
     documents: tuple[Outcome, ...] = field(repr=False)
     run: tuple[Outcome, ...] = field(repr=False)
-
-    sizes: str = ""
 
     @property
     def passed(self) -> bool:
@@ -156,7 +155,7 @@ def gate_failure(verdicts: Iterable[SourceVerdict]) -> QualityGateFailed | None:
     """Return an error that says for every failing source what failed and on which rows; None when none failed."""
     parts = [
         f"source {v.source!r}: {len(v.failures)} of {v.expectations} expectations failed, nothing of it was merged: "
-        f"{'; '.join(map(str, v.failures))}. {v.sizes}"
+        f"{'; '.join(map(str, v.failures))} ({v.counts})"
         for v in verdicts
         if not v.passed
     ]
@@ -180,14 +179,14 @@ def _verdict(
     run = validator.run(f"{source.name}, run", _one_row(figures), suite.run, on_run, [])
     failures = tuple(_failure(outcome) for outcome in (*documents, *run) if not outcome.success)
     return SourceVerdict(
-        source.name,
-        suite.name,
-        source.rows.num_rows,
-        figures,
-        failures,
-        tuple(documents),
-        tuple(run),
-        source.sizes(),
+        source=source.name,
+        suite=suite.name,
+        judged=source.rows.num_rows,
+        counts=source.counts(),
+        figures=figures,
+        failures=failures,
+        documents=tuple(documents),
+        run=tuple(run),
     )
 
 

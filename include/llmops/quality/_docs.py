@@ -162,7 +162,7 @@ def _item(outcome: Outcome) -> Any:
     }
     return ExpectationValidationResult(
         success=outcome.success,
-        expectation_config=outcome.raw.expectation_config,
+        expectation_config=outcome.configuration,
         result=result,
         exception_info={
             "raised_exception": outcome.error is not None,

@@ -40,7 +40,8 @@ class Outcome:
     """What came of one expectation.
 
     ``expected`` are its arguments. ``checked`` and ``unexpected`` count rows, ``observed`` is the figure it looked at
-    where there is one. ``raw`` is Great Expectations' own result.
+    where there is one. ``configuration`` is the expectation as Great Expectations has it; its result is not kept,
+    since that may quote documents.
     """
 
     expectation: str
@@ -52,7 +53,7 @@ class Outcome:
     observed: Any
     found: tuple[Found, ...]
     error: str | None
-    raw: Any = field(repr=False, compare=False)
+    configuration: Any = field(repr=False, compare=False)
 
 
 class Validator:
@@ -140,7 +141,7 @@ def _outcome(entry: Entry, item: Any, frame: pd.DataFrame, index: list[str]) -> 
         observed=_observed(result, hidden) if index else _figure(frame, columns),
         found=tuple(_found(place, columns, index, hidden) for place in places),
         error=_error(item.exception_info or {}, hidden),
-        raw=item,
+        configuration=item.expectation_config,
     )
 
 

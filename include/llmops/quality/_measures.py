@@ -99,9 +99,7 @@ def _signature(words: list[str]) -> bytes:
 
 def _shingles(words: list[str]) -> UInt64:
     """Return the distinct hashes of every five words in a row, of all words together where they are fewer."""
-    hashes = np.fromiter(
-        (zlib.crc32(word.encode("utf-8", "replace")) for word in words), np.uint64, len(words)
-    )
+    hashes = np.fromiter((zlib.crc32(word.encode()) for word in words), np.uint64, len(words))
     width = min(_SHINGLE, len(words))
     mixed = np.zeros(len(words) - width + 1, np.uint64)
     for place in range(width):

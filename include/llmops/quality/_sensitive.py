@@ -54,7 +54,7 @@ class SensitiveRules(Section):
 class Screened:
     """A text without what is masked, how many of each kind were found, and why it must not be used, if so.
 
-    ``quarantine`` names kinds and counts, never what was found.
+    What is a reason for quarantine is masked as well. ``quarantine`` names kinds and counts, never what was found.
     """
 
     text: str
@@ -100,7 +100,7 @@ def _without_overlaps(found: list[tuple[int, int, Kind]]) -> list[tuple[int, int
 def _mask(text: str, found: list[tuple[int, int, Kind]], rules: SensitiveRules) -> str:
     parts, at = [], 0
     for start, end, kind in found:
-        if rules.policy(kind) == "mask":
+        if rules.policy(kind) != "keep":
             parts += [text[at:start], f"[{_NAMES[kind][0]}]"]
             at = end
     return "".join([*parts, text[at:]])
