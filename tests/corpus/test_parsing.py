@@ -64,7 +64,7 @@ def test_html_is_read_in_the_encoding_it_declares() -> None:
 @pytest.mark.parametrize(
     ("path", "content", "problem", "reason"),
     [
-        ("a.pdf", b"%PDF", "unsupported", r"format \(\.pdf\) is not supported"),
+        ("a.xyz", b"%PDF", "unsupported", r"format \(\.xyz\) is not supported: Markdown, .* are$"),
         ("Makefile", b"all:", "unsupported", "no suffix"),
         ("a.md", b"", "empty", "no text"),
         ("a.md", b" \n\t\n", "empty", "no text"),
@@ -75,7 +75,7 @@ def test_html_is_read_in_the_encoding_it_declares() -> None:
         ("a.md", b"caf\xe9 au lait", "unreadable", "not valid UTF-8: byte 0xe9 at offset 3"),
         ("a.html", b"<meta charset=klingon><p>x</p>", "unreadable", "unknown encoding 'klingon'"),
         ("a.html", b"<meta charset=zip><p>x</p>", "unreadable", "unknown encoding 'zip'"),
-        ("a.rst", b"x" * 4_000_001, "unreadable", "4,000,001 bytes"),
+        ("a.rst", b"x" * 4_000_001, "too_large", "4,000,001 bytes"),
     ],
 )
 def test_a_file_that_is_no_document_says_why(path: str, content: bytes, problem: str, reason: str) -> None:
