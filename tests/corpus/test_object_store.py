@@ -505,7 +505,8 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
             contents = [
                 {
                     "path": "/" + entry.relative_to(root).as_posix(), "name": entry.name,
-                    "is_directory": entry.is_dir(), "file_size": entry.stat().st_size, "last_modified": 1_700_000_000_000,
+                    "is_directory": entry.is_dir(), "file_size": entry.stat().st_size,
+                    "last_modified": 1_700_000_000_000,
                 }
                 for entry in names[at : at + 2]
             ]  # fmt: skip

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from llmops.corpus._delta_table import DeltaTableSource
 from llmops.corpus._directory import DirectorySource
 from llmops.corpus._files import MAX_BYTES, SourceFile
 from llmops.corpus._git import GitSource
@@ -29,6 +30,7 @@ from llmops.corpus._tables import (
     quarantine_schema,
     snapshots_schema,
 )
+from llmops.corpus._website import WebsiteSource
 from llmops.database import advisory_lock
 from llmops.errors import ConfigurationError, LlmopsError, MissingInput
 from llmops.lakehouse import LakeTable
@@ -42,7 +44,9 @@ __all__ = ["Source", "check_quality", "merge_documents", "read_sources"]
 
 log = logging.getLogger(__name__)
 
-AnySource = PackagesSource | DirectorySource | GitSource | ObjectStoreSource
+AnySource = (
+    PackagesSource | DirectorySource | GitSource | ObjectStoreSource | WebsiteSource | DeltaTableSource
+)
 Source = Annotated[AnySource, Field(discriminator="kind")]
 """Where documents come from; ``kind`` says which."""
 
