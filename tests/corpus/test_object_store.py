@@ -65,6 +65,7 @@ def bucket(moto: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRe
         monkeypatch.setenv(key, value)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     monkeypatch.setattr(_s3, "_ATTEMPTS", 2)
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
     made = Bucket(moto, f"b{abs(hash(request.node.name))}")
 
     class Proxy(FakeService):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import gzip
 import logging
 import socket
+import ssl
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from llmops.corpus import WebsiteSource, _guard, _http, _pages, _site
 from llmops.corpus._problems import Unreadable
 from llmops.corpus._urls import Url
 from llmops.errors import ConfigurationError, MissingInput, ServiceUnavailable
+from llmops.settings import validate
 from support.http import FakeService, listening
 
 Answer = Callable[[FakeService], None]
@@ -212,7 +216,7 @@ def test_a_crawl_delay_has_a_bound(web: Web, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_sitemaps_that_robots_txt_names_are_read_with_all_they_name(web: Web) -> None:
-    web.raw("/robots.txt", f"Sitemap: {web.url}/index.xml\nSitemap: {web.url}/more.txt\n".encode())
+    web.raw("/robots.txt", f"Sitemap: {web.url}/index.xml\nSitemap: /more.txt\n".encode())
     web.sitemap("/index.xml", "/one.xml.gz", "/two.xml", "/index.xml", index=True)
     packed = gzip.compress(web.sitemap("/x", "/a", "/c"))
     web.raw("/one.xml.gz", packed[:], Content_Type="application/gzip")
@@ -654,6 +658,73 @@ def _literal(host: str, port: int) -> tuple[Any, ...]:
     """Resolve addresses only: a name that reaches this was looked up a second time."""
     assert host == "127.0.0.1", host
     return (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))
+
+
+def test_a_certificate_is_checked_for_the_name_and_not_for_the_address(
+    web: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = resolving(monkeypatch, ["127.0.0.1"])
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate(tmp_path, "secure.example")))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+
+    class Secure(FakeService):
+        def do_GET(self) -> None:
+            self.reply(404 if self.path != "/" else 200, b"<p>safe</p>")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Secure) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        port = server.server_address[1]
+        assert listed(site(web, url=f"https://secure.example:{port}/")) == {"index": "safe"}
+        with pytest.raises(ServiceUnavailable, match="certificate"):
+            listed(site(web, url=f"https://other.example:{port}/"))
+        server.shutdown()
+    assert set(names) == {"secure.example", "other.example"}
+
+
+def certificate(folder: Path, name: str) -> Path:
+    """Write a certificate for a name, and its key, and return the former."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime.now(UTC) - timedelta(days=1))
+        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain))
+    file = folder / "certificate.pem"
+    file.write_bytes(built.public_bytes(encoding))
+    return file
+
+
+def test_a_cache_that_cannot_be_written_or_read_costs_requests_and_nothing_else(
+    web: Web, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    web.sitemap("/sitemap.xml", "/a")
+    web.html("/a", ETag='"1"', text="A")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "websites").write_text("in the way")
+    assert listed(site(web)) == {"a": "A"}
+    assert "is not cached" in caplog.text
+
+
+def test_a_secret_in_an_address_is_not_shown_when_it_is_refused(tmp_path: Path) -> None:
+    values = {"kind": "website", "name": "s", "url": "https://host/?token=hunter2"}
+    with pytest.raises(ConfigurationError, match="must not have a query") as caught:
+        validate(WebsiteSource, values, tmp_path / "file.yaml")
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_start_that_cannot_be_read_is_said(web: Web) -> None:

@@ -24,6 +24,7 @@ _NEVER = [
         "168.63.129.16/32",  # the same, of Azure
         "192.0.0.192/32",  # the same, of Oracle Cloud
         "fd00:ec2::/32",  # the same, of AWS
+        "fd20:ce::/32",  # the same, of Google Cloud
         "fe80::/10",
         "fec0::/10",
         "::/128",

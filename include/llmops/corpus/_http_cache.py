@@ -6,12 +6,15 @@ import hashlib
 import json
 import logging
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 __all__ = ["Cached", "HttpCache"]
 
 log = logging.getLogger(__name__)
+
+_DRAFT_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
@@ -56,22 +59,29 @@ class HttpCache:
 
     def store(self, url: str, page: Cached) -> None:
         """Keep a page; half a file is never seen, whoever else writes here."""
-        if not page.conditions():
-            self._file(url).unlink(missing_ok=True)
-            return
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         values = asdict(page) | {"url": url, "sha256": hashlib.sha256(page.content).hexdigest()}
         del values["content"]
         file = self._file(url)
         draft = file.with_suffix(f".{os.getpid()}")
-        draft.write_bytes(json.dumps(values).encode() + b"\n" + page.content)
-        draft.replace(file)
+        try:
+            if not page.conditions():
+                file.unlink(missing_ok=True)
+                return
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            draft.write_bytes(json.dumps(values).encode() + b"\n" + page.content)
+            draft.replace(file)
+        except OSError as error:
+            log.warning("The page %s is not cached: %s", url, error.strerror)
 
     def forget_unused(self) -> None:
-        """Remove the pages that were neither loaded nor stored since this object was made."""
+        """Remove the pages that were neither loaded nor stored since this object was made.
+
+        Drafts of other processes are left alone until they are a day old.
+        """
         if self._folder.is_dir():
             for file in self._folder.iterdir():
-                if file.name not in self._used:
+                young = file.suffix and time.time() - file.stat().st_mtime < _DRAFT_SECONDS
+                if file.name not in self._used and not young:
                     file.unlink(missing_ok=True)
 
     def _file(self, url: str) -> Path:

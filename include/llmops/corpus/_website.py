@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from llmops.corpus._files import Globs, Snapshot, SourceFile, SourceSettings, matches
+from llmops.corpus._http import HttpClient
+from llmops.corpus._http_cache import HttpCache
 from llmops.corpus._places import without_secrets
 from llmops.corpus._problems import Unreadable
 from llmops.corpus._site import ROBOT, Found, Site
@@ -60,7 +62,6 @@ def _is_a_host(value: str) -> str:
 
 
 def _is_a_sitemap(value: str) -> str:
-    # A query is allowed here: some sites have their sitemap at one.
     return value if value in ("auto", "none") else _is_a_website(value)
 
 
@@ -121,9 +122,6 @@ class WebsiteSource(SourceSettings):
 
     @contextmanager
     def _site(self) -> Iterator[Site]:
-        from llmops.corpus._http import HttpClient
-        from llmops.corpus._http_cache import HttpCache
-
         contact = f" (+{self.contact})" if self.contact else ""
         agent = f"{ROBOT}/{metadata.version('llmops')}{contact}"
         digest = hashlib.sha256(f"{self.url}\0{self.name}\0{agent}".encode()).hexdigest()[:24]
@@ -281,9 +279,11 @@ class _Visit:
         return list(pages.values())
 
     def _read(self, address: str, found: Found | None) -> dict[str, list[str]]:
-        url = _url(address)
+        url = _url(address, Url.parse(self.source.url))
         if url is None or url.origin not in self.site.origins:
-            raise self._bad_sitemap(address, "it is on another host: name that host under `hosts`")
+            raise self._bad_sitemap(
+                address, "it is no address of this website; name another host under `hosts`"
+            )
         found = found or self.site.fetch(url)
         if found.absent or found.problem:
             raise self._bad_sitemap(address, found.absent or found.problem or "")
@@ -300,9 +300,9 @@ class _Visit:
         )
 
 
-def _url(text: str) -> Url | None:
+def _url(text: str, base: Url | None = None) -> Url | None:
     try:
-        return Url.parse(text)
+        return Url.parse(text, base)
     except ValueError:
         return None
 
