@@ -234,7 +234,7 @@ def _found(problem: ErrorDetails) -> str:
         problem["type"] == "extra_forbidden"  # a misspelt key of any meaning, perhaps `database_urll`
         or _SECRET_KEY.search(".".join(map(str, problem["loc"])))
         or masked(value) != value
-        or ("://" in value and "@" in value)
+        or ("://" in value and ("@" in value or "?" in value))
     )
     return "" if secret or isinstance(problem["input"], Mapping) else f" (found {value})"
 

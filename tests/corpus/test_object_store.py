@@ -65,6 +65,7 @@ def bucket(moto: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRe
         monkeypatch.setenv(key, value)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     monkeypatch.setattr(_s3, "_ATTEMPTS", 2)
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
     made = Bucket(moto, f"b{abs(hash(request.node.name))}")
 
     class Proxy(FakeService):
@@ -505,8 +506,8 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str
             contents = [
                 {
                     "path": "/" + entry.relative_to(root).as_posix(), "name": entry.name,
-                    "is_directory": entry.is_dir(),
-                    "file_size": entry.stat().st_size, "last_modified": 1_700_000_000_000,
+                    "is_directory": entry.is_dir(), "file_size": entry.stat().st_size,
+                    "last_modified": 1_700_000_000_000,
                 }
                 for entry in names[at : at + 2]
             ]  # fmt: skip

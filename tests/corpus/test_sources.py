@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from corpus.conftest import Repository, day
 from llmops.corpus import DirectorySource, GitSource
-from llmops.corpus._files import matches
+from llmops.corpus._files import SourceSettings, matches
+from llmops.corpus._ingest import AnySource
 from llmops.errors import ConfigurationError, MissingInput, ServiceUnavailable
 
 
@@ -233,3 +236,12 @@ def test_a_dated_folder_counts_once_its_marker_is_there(tmp_path: Path) -> None:
     assert listed(source) == {"a.md": "2024-01-03/a.md"}
     with pytest.raises(ValidationError, match="layout: dated"):
         DirectorySource.model_validate(values)
+
+
+@pytest.mark.parametrize("kind", get_args(AnySource), ids=lambda kind: kind.__name__)
+def test_every_kind_is_read_in_the_same_way(kind: type[SourceSettings]) -> None:
+    found = inspect.signature(kind.discover).parameters  # type: ignore[attr-defined]
+    assert list(found) == ["self", "as_of", "pin", "sandbox"]
+    assert all(found[name].default is None for name in ("pin", "sandbox"))
+    assert list(inspect.signature(kind.pinned).parameters) == ["self", "as_of"]
+    assert kind.divisible is (kind.__name__ not in ("WebsiteSource", "PackagesSource"))

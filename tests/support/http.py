@@ -30,6 +30,6 @@ class FakeService(BaseHTTPRequestHandler):
 def listening(handler: type[FakeService]) -> Iterator[str]:
     """Serve on a free port and yield the URL."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from llmops.corpus._checking import check_quality, record_quality
 from llmops.corpus._chunker import Chunk, Chunker, chunk_id_of
 from llmops.corpus._chunking import dump, merge_chunks
+from llmops.corpus._delta_table import DeltaTableSource
 from llmops.corpus._directory import DirectorySource
 from llmops.corpus._files import Snapshot, SourceFile
 from llmops.corpus._git import GitSource
@@ -24,6 +25,7 @@ from llmops.corpus._tables import (
     document_id,
 )
 from llmops.corpus._upkeep import compact_tables, forget_chunkers
+from llmops.corpus._website import WebsiteSource
 
 __all__ = [
     "CHUNKS",
@@ -34,6 +36,7 @@ __all__ = [
     "SNAPSHOTS",
     "Chunk",
     "Chunker",
+    "DeltaTableSource",
     "DirectorySource",
     "DocumentEvent",
     "GitSource",
@@ -42,6 +45,7 @@ __all__ = [
     "Snapshot",
     "Source",
     "SourceFile",
+    "WebsiteSource",
     "check_quality",
     "chunk_id_of",
     "compact_tables",

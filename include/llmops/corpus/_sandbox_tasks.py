@@ -18,7 +18,9 @@ __all__ = ["TASKS", "function_of", "preload", "result_type"]
 
 TASKS = {
     "document": "llmops.corpus._document:read_document",
+    "links": "llmops.corpus._pages:links",
     "parse": "llmops.corpus._parsing:parse",
+    "sitemap": "llmops.corpus._pages:sitemap",
 }
 
 _PRELOADED = (
