@@ -44,6 +44,7 @@ class Web:
         self.pages: dict[str, Answer] = {}
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.times: list[float] = []
+        self.connections: list[int] = []
 
     def asked(self, path: str) -> int:
         return sum(found == path for found, _ in self.requests)
@@ -92,6 +93,7 @@ def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
         def do_GET(self) -> None:
             made.requests.append((self.path, dict(self.headers)))
             made.times.append(time.monotonic())
+            made.connections.append(self.client_address[1])
             answer = made.pages.get(self.path)
             if answer is None:
                 return self.reply(404)
@@ -115,6 +117,7 @@ def listed(source: WebsiteSource) -> dict[str, str]:
     """Return each path with its text, or its problem."""
     found = {}
     for file in files(source):
+        assert file.path not in found, file.path
         try:
             found[file.path] = file.problem or file.read().decode().partition("<p>")[2].partition("</p>")[0]
         except Unreadable as error:
@@ -345,6 +348,7 @@ def test_an_unchanged_page_is_asked_for_and_not_sent_again(web: Web, tmp_path: P
     assert [(f.path, f.read(), f.revision, f.source_date) for f in files(site(web))] == first
     assert sent == ["/a", "/b"]
     assert web.asked("/c") == 2
+    assert len(set(web.connections[-3:])) == 1, "a 304 must not cost a connection"
     for file in (tmp_path / "home" / "websites").rglob("*"):
         if file.is_file() and b'"1' in file.read_bytes():
             file.write_bytes(file.read_bytes()[:-1])  # Damaged.
@@ -611,7 +615,7 @@ def test_a_name_that_leads_into_a_private_network_is_refused(
     web: Web, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     resolving(monkeypatch, ["93.184.215.14", address])
-    with pytest.raises(ConfigurationError, match="allow_private"):
+    with pytest.raises(ConfigurationError, match=f"{address}, which is .*allow_private"):
         listed(site(web, allow_private=False, url="http://public.example/"))
 
 
@@ -622,9 +626,12 @@ def test_metadata_addresses_are_refused_even_in_a_private_network(
     web: Web, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     resolving(monkeypatch, [address])
-    with pytest.raises(ConfigurationError, match="link-local"):
+    with pytest.raises(ConfigurationError, match="which is link-local"):
         listed(site(web, url="http://intranet.example/"))
-    assert _guard.forbidden("10.0.0.1", allow_private=True) is None
+    for reachable in ("10.0.0.1", "127.0.0.1", "::1", "fd00::1", "100.64.0.1"):
+        assert _guard.forbidden(reachable, allow_private=True) is None
+    for public in ("93.184.215.14", "2606:4700::1111", "64:ff9b::808:808"):
+        assert _guard.forbidden(public, allow_private=False) is None
 
 
 def test_a_name_that_is_bound_anew_between_check_and_connection_changes_nothing(
