@@ -8,7 +8,7 @@ import pytest
 
 from index.conftest import Index
 from llmops.errors import ConfigurationError, EmbedderMismatch, MissingInput
-from llmops.index import Hit, require_fingerprint, search
+from llmops.index import EVERYTHING, Hit, require_fingerprint, search
 
 LIBRARY = {
     "psycopg_pool.ConnectionPool.md": "A ConnectionPool lends them.\n\nOpen the pool before its first use.",
@@ -254,12 +254,14 @@ def test_the_vector_index_is_used_and_agrees_with_an_exact_search(index: Index) 
     }
     index.write(documents)
     with psycopg.connect(index.database.url("llmops_serving")) as connection:
-        exact = ask(index, connection, "plum query water", top_k=10, mode="dense")
+        question: dict[str, Any] = {"top_k": 10, "mode": "dense", "access": EVERYTHING}
+        exact = ask(index, connection, "plum query water", **question)
         connection.execute("SET enable_seqscan = off")
         plan = connection.execute(
-            f"EXPLAIN SELECT chunk_id FROM generation_{index.id} ORDER BY embedding <=> %s::vector LIMIT 10",
+            f"EXPLAIN SELECT chunk_id FROM generation_{index.id} "
+            "ORDER BY embedding::halfvec(32) <=> %s::halfvec(32) LIMIT 10",
             (str([0.1] * 32),),
         ).fetchall()
         assert "_vec" in str(plan)
-        through_index = ask(index, connection, "plum query water", top_k=10, mode="dense")
+        through_index = ask(index, connection, "plum query water", **question)
     assert [hit.score for hit in through_index] == pytest.approx([hit.score for hit in exact], abs=1e-6)

@@ -115,7 +115,13 @@ class _Follower:
         def progress(done: int, of: int) -> None:
             self.beat(state="embedding", generation=generation.id, done=done, of=of)
 
-        sync(self.url, generation.id, chunks, embedder, wait_seconds=1, progress=progress)
+        def index_progress(done: int, of: int) -> None:
+            self.beat(state="indexing", generation=generation.id, done=done, of=of)
+
+        sync(
+            self.url, generation.id, chunks, embedder,
+            wait_seconds=1, progress=progress, index_progress=index_progress,
+        )  # fmt: skip
 
 
 @contextlib.contextmanager

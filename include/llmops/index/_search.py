@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from struct import pack
 from typing import Any, Literal, get_args
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
-from psycopg.rows import dict_row
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
 
 from llmops.errors import ConfigurationError, EmbedderMismatch, MissingInput, ServiceUnavailable
 from llmops.index._filters import Access, conditions, storable
@@ -30,8 +32,15 @@ _QUESTION_LIMIT = 4000
 _WORD_LIMIT = 64
 
 # How many chunks are ranked by words, at the least and per candidate: the question's rarest words choose
-# them, all its words rank them. A filter may throw most of them away, so that more are chosen with one.
-_ROWS, _ROWS_PER_CANDIDATE, _ROWS_FILTERED = 500, 5, 20_000
+# them, all its words rank them. A filter throws some of them away, so that more are chosen with one.
+_ROWS, _ROWS_PER_CANDIDATE, _ROWS_MOST = 500, 5, 20_000
+
+# Which way to the nearest chunks is faster. The graph of vectors has to be walked the further the fewer chunks
+# pass the filter, and loses some of the nearest on the way; comparing all that pass costs time for each of
+# them. Among 200,000 chunks of 384 numbers both took the same time at some 13,000 that pass; that point
+# grows with the root of the number of chunks.
+_EXACT_FACTOR, _EXACT_MOST = 1000, 25_000
+_WALK_LEAST, _WALK_MOST = 50, 20_000
 
 
 @dataclass(frozen=True)
@@ -56,18 +65,25 @@ class Hit:
 
 _PREPARE = """
 SELECT dimension, chunks, set_config('hnsw.ef_search', %(ef_search)s, true),
-       set_config('hnsw.iterative_scan', 'strict_order', true),
-       set_config('hnsw.max_scan_tuples', %(scan)s, true), set_config('statement_timeout', %(limit)s, true)
+       set_config('hnsw.iterative_scan', 'relaxed_order', true),
+       set_config('hnsw.max_scan_tuples', %(scan)s, true), set_config('hnsw.scan_mem_multiplier', '4', true),
+       set_config('plan_cache_mode', 'force_custom_plan', true), set_config('statement_timeout', %(limit)s, true)
 FROM index_generations WHERE id = %(generation)s
 """
-_DENSE = """
+_NEAREST = """
 dense AS (
     SELECT chunk_id, 1 - distance AS score, row_number() OVER (ORDER BY distance, chunk_id) AS place
-    FROM (
-        SELECT chunk_id, embedding <=> %(vector)s::vector AS distance FROM {content}
-        WHERE {filters} ORDER BY embedding <=> %(vector)s::vector LIMIT %(candidates)s
-    ) AS nearest
+    FROM ({near}) AS near ORDER BY distance, chunk_id LIMIT %(candidates)s
 )"""
+# The expression is that of the index; what it finds by half-precision numbers is ranked by the exact ones.
+_WALK = """
+SELECT chunk_id, embedding <=> %(vector)b::vector AS distance FROM {content} WHERE {filters}
+ORDER BY embedding::halfvec({dimension}) <=> %(vector)b::vector::halfvec({dimension}) LIMIT %(walk)s
+"""
+# OFFSET keeps the planner from walking the graph after all.
+_COMPARE = """
+SELECT chunk_id, embedding <=> %(vector)b::vector AS distance FROM {content} WHERE {filters} OFFSET 0
+"""
 # ts_rank knows no rarity, and "how" must not outweigh "cursor": each word's rank, which grows ever more
 # slowly with its occurrences and with its chunk's length, is weighted by the word's inverse document
 # frequency as in BM25 (Robertson and Zaragoza, 2009).
@@ -101,12 +117,12 @@ found AS (
 )"""
 _SELECT = """
 SELECT chunk_id, document_id, document_version, source, path, title, heading_path, text, position,
-       found.score::float8 AS score
+       found.score::float8 AS score, {near} AS near
 FROM {found} AS found JOIN {content} USING (chunk_id) ORDER BY found.score DESC, chunk_id LIMIT %(top_k)s
 """
 _PARTS: dict[Mode, tuple[tuple[str, ...], str]] = {
-    "hybrid": ((_DENSE, _WORDS, _FUSED), "found"),
-    "dense": ((_DENSE,), "dense"),
+    "hybrid": ((_NEAREST, _WORDS, _FUSED), "found"),
+    "dense": ((_NEAREST,), "dense"),
     "keyword": ((_WORDS,), "worded"),
 }
 
@@ -143,52 +159,85 @@ def search(
     away.
     """
     _check(top_k, candidates, mode)
-    wanted, values = conditions(filters or {}, access)
-    names = {
-        "content": content_table(generation_id),
-        "words": words_table(generation_id),
-        "filters": sql.SQL(" AND ").join([sql.SQL("true"), *wanted]),
-    }
-    taken = max(top_k, candidates)
-    values |= {
-        "question": storable(question)[:_QUESTION_LIMIT],
-        "vector": None if vector is None or mode == "keyword" else _literal(vector),
-        "top_k": top_k,
-        "candidates": taken,
-        "rows": _ROWS_FILTERED if wanted else max(_ROWS, _ROWS_PER_CANDIDATE * taken),
-        "word_limit": _WORD_LIMIT,
-    }
     if mode != "keyword" and vector is None:
         raise ConfigurationError(
             f"mode {mode!r} needs the question's vector: give one, or use mode 'keyword'"
         )
+    wanted, values = conditions(filters or {}, access)
+    taken = max(top_k, candidates)
+    values |= {
+        "question": storable(question)[:_QUESTION_LIMIT],
+        "vector": None if vector is None or mode == "keyword" else _packed(vector),
+        "top_k": top_k,
+        "candidates": taken,
+        "walk": max(taken, _WALK_LEAST),
+        "word_limit": _WORD_LIMIT,
+    }
+    asked = _Asked(
+        generation=generation_id,
+        content=content_table(generation_id),
+        mode=mode,
+        conditions=sql.SQL(" AND ").join([sql.SQL("true"), *wanted]),
+        limited=bool(wanted),
+        values=values,
+    )
     try:
         with named_errors(generation_id), connection.transaction():
-            dimension, values["chunks"] = _prepare(connection, generation_id, taken, filtered=bool(wanted))
-            if vector is not None and mode != "keyword" and len(vector) != dimension:
-                raise EmbedderMismatch(
-                    f"the question's vector has {len(vector)} dimensions, generation {generation_id!r} has "
-                    f"{dimension}: embed the question with the release's own embedder"
-                )
-            with connection.cursor(row_factory=dict_row) as cursor:
-                rows = cursor.execute(_statement(mode, names), values, prepare=False).fetchall()
+            rows = _found(connection, asked, 0 if vector is None or mode == "keyword" else len(vector))
     except psycopg.errors.QueryCanceled as error:
         raise ServiceUnavailable(f"a search in {generation_id!r} took longer than {_TIME_LIMIT}") from error
-    return [Hit(**{**row, "heading_path": tuple(row["heading_path"])}) for row in rows]
+    return [
+        Hit(*row[:6], heading_path=tuple(row[6]), text=row[7], position=row[8], score=row[9]) for row in rows
+    ]
 
 
-def _prepare(
-    connection: psycopg.Connection[Any], generation_id: str, candidates: int, *, filtered: bool
-) -> tuple[int, int]:
+@dataclass(frozen=True)
+class _Asked:
+    """A search: its conditions, whether there are any, and the values of all parameters."""
+
+    generation: str
+    content: sql.Identifier
+    mode: Mode
+    conditions: sql.Composable
+    limited: bool
+    values: dict[str, Any]
+
+
+def _found(connection: psycopg.Connection[Any], asked: _Asked, length: int) -> list[tuple[Any, ...]]:
+    """Search within the caller's transaction; ``length`` is the number of dimensions of the vector, if any."""
+    dimension, chunks = _prepare(connection, asked.generation, asked.values["candidates"])
+    if length and length != dimension:
+        raise EmbedderMismatch(
+            f"the question's vector has {length} dimensions, generation {asked.generation!r} has "
+            f"{dimension}: embed the question with the release's own embedder"
+        )
+    expected = _expected(connection, asked) if asked.limited else chunks
+    exact = asked.limited and expected <= min(_EXACT_MOST, math.sqrt(_EXACT_FACTOR * max(chunks, 1)))
+    ranked = max(_ROWS, _ROWS_PER_CANDIDATE * asked.values["candidates"])
+    if asked.limited:
+        ranked = min(_ROWS_MOST, ranked * max(chunks, 1) // max(expected, 1))
+    values = {**asked.values, "chunks": chunks, "rows": ranked}
+    cursor = connection.cursor()
+    cursor.adapters.register_dumper(_Packed, _PackedDumper)
+    rows = cursor.execute(_statement(asked, dimension, exact), values, prepare=True).fetchall()
+    near = rows[0][10] if rows else 0
+    if asked.mode != "keyword" and asked.limited and not exact and near < min(values["candidates"], chunks):
+        # The estimate was wrong, or what passes lies far away: the walk ended before it had found enough.
+        rows = cursor.execute(_statement(asked, dimension, True), values, prepare=True).fetchall()
+    return rows
+
+
+def _prepare(connection: psycopg.Connection[Any], generation_id: str, candidates: int) -> tuple[int, int]:
     """Set up the transaction and return the generation's dimension and number of chunks."""
     row = connection.execute(
         _PREPARE,
         {
             "generation": generation_id,
             "ef_search": str(min(1000, max(100, 2 * candidates))),
-            "scan": "200000" if filtered else "20000",
+            "scan": str(_WALK_MOST),
             "limit": _TIME_LIMIT,
         },
+        prepare=True,
     ).fetchone()
     if row is None:
         raise MissingInput(
@@ -197,10 +246,29 @@ def _prepare(
     return int(row[0]), int(row[1])
 
 
-def _statement(mode: Mode, names: Mapping[str, sql.Composable]) -> sql.Composed:
-    parts, found = _PARTS[mode]
-    ctes = sql.SQL(", ").join(sql.SQL(part).format(**names) for part in parts)
-    return sql.SQL("WITH {} {}").format(ctes, sql.SQL(_SELECT).format(found=sql.Identifier(found), **names))
+def _expected(connection: psycopg.Connection[Any], asked: _Asked) -> int:
+    """Return how many chunks the planner expects to pass the conditions, from its statistics alone."""
+    statement = sql.SQL("EXPLAIN (FORMAT JSON) SELECT FROM {} WHERE {}").format(
+        asked.content, asked.conditions
+    )
+    row = connection.execute(statement, asked.values).fetchone()
+    assert row is not None
+    return int(row[0][0]["Plan"]["Plan Rows"])
+
+
+def _statement(asked: _Asked, dimension: int, exact: bool) -> sql.Composed:
+    parts, found = _PARTS[asked.mode]
+    names: dict[str, sql.Composable] = {
+        "content": asked.content,
+        "words": words_table(asked.generation),
+        "filters": asked.conditions,
+        "dimension": sql.Literal(dimension),
+        "found": sql.Identifier(found),
+    }
+    nearest = sql.SQL(_COMPARE if exact else _WALK).format(**names)
+    ctes = sql.SQL(", ").join(sql.SQL(part).format(**names, near=nearest) for part in parts)
+    near = sql.SQL("0" if asked.mode == "keyword" else "(SELECT count(*) FROM dense)")
+    return sql.SQL("WITH {} {}").format(ctes, sql.SQL(_SELECT).format(**names, near=near))
 
 
 def _check(top_k: int, candidates: int, mode: str) -> None:
@@ -211,11 +279,24 @@ def _check(top_k: int, candidates: int, mode: str) -> None:
         raise ConfigurationError(f"search mode {mode!r} is not known: use one of {', '.join(get_args(Mode))}")
 
 
-def _literal(vector: Vector) -> str:
-    """Return a vector as pgvector reads it."""
-    numbers = [float(number) for number in vector]
-    if not all(map(math.isfinite, numbers)):
+class _Packed(bytes):
+    """A vector in pgvector's binary form."""
+
+
+class _PackedDumper(Dumper):
+    """Sends a vector as it is; the statement says that it is one."""
+
+    format = Format.BINARY
+
+    def dump(self, obj: Any) -> bytes:
+        return bytes(obj)
+
+
+def _packed(vector: Vector) -> _Packed:
+    """Return a vector as pgvector reads it: 16 bits of dimension, 16 unused, big-endian float4 numbers."""
+    numbers = np.asarray(vector, np.float32)
+    if not np.isfinite(numbers).all():
         raise ConfigurationError(
             "the question's vector holds a number that is not finite: embed the question again"
         )
-    return f"[{','.join(map(repr, numbers))}]"
+    return _Packed(pack(">HH", numbers.size, 0) + numbers.astype(">f4").tobytes())
