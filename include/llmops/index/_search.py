@@ -186,9 +186,7 @@ def search(
             rows = _found(connection, asked, 0 if vector is None or mode == "keyword" else len(vector))
     except psycopg.errors.QueryCanceled as error:
         raise ServiceUnavailable(f"a search in {generation_id!r} took longer than {_TIME_LIMIT}") from error
-    return [
-        Hit(*row[:6], heading_path=tuple(row[6]), text=row[7], position=row[8], score=row[9]) for row in rows
-    ]
+    return [Hit(*row[:6], tuple(row[6]), *row[7:]) for row in rows]
 
 
 @dataclass(frozen=True)
