@@ -186,7 +186,13 @@ def search(
             rows = _found(connection, asked, 0 if vector is None or mode == "keyword" else len(vector))
     except psycopg.errors.QueryCanceled as error:
         raise ServiceUnavailable(f"a search in {generation_id!r} took longer than {_TIME_LIMIT}") from error
-    return [Hit(*row[:6], tuple(row[6]), *row[7:]) for row in rows]
+    return [_hit(*row) for row in rows]
+
+
+def _hit(*columns: Any) -> Hit:
+    """Return one row, whose columns are the fields in their order."""
+    values = dict(zip(Hit.__dataclass_fields__, columns, strict=True))
+    return Hit(**{**values, "heading_path": tuple(values["heading_path"])})
 
 
 @dataclass(frozen=True)
