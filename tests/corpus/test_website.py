@@ -28,6 +28,13 @@ def test_links_are_followed_within_the_site_and_each_page_is_given_once(web: Web
     assert web.asked("/b") + web.asked("/b/") == 1
 
 
+def test_links_of_a_page_without_a_format_are_followed_too(web: Web) -> None:
+    web.raw("/", b" <a href='/a.html'>x</a>")
+    web.raw("/a.html", b"<p>A</p><a href='/b'>x</a>", Content_Type="application/octet-stream")
+    web.html("/b", text="B")
+    assert list(listed(site(web))) == ["index", "a.html", "b"]
+
+
 def test_a_document_knows_its_address_format_date_and_revision(web: Web) -> None:
     date = "Tue, 02 Jan 2024 10:00:00 GMT"
     web.sitemap("/sitemap.xml", "/a", "/b.md", "/c")

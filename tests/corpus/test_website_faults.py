@@ -335,6 +335,9 @@ def test_a_secret_in_an_address_is_not_shown_when_it_is_refused(tmp_path: Path) 
 def test_a_start_that_cannot_be_read_is_said(web: Web) -> None:
     with pytest.raises(MissingInput, match="it answers 404"):
         listed(site(web))
+    web.raw("/", b"", 403)
+    with pytest.raises(ConfigurationError, match="it answers 403"):
+        listed(site(web))
     web.redirect("/", "https://elsewhere.example/")
     with pytest.raises(ConfigurationError, match="links cannot be followed"):
         listed(site(web))
