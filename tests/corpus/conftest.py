@@ -15,9 +15,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from corpus.bucket import bucket, moto
+from corpus.web import web
 from llmops.corpus import CHUNKS, DOCUMENTS, Chunker, dump, merge_chunks, merge_documents, read_sources
 from llmops.corpus._sandbox import Sandbox
 from llmops.lakehouse import LakeTable
+
+__all__ = ["bucket", "moto", "web"]  # fixtures of the modules beside this one
 
 
 def day(number: int, hour: int = 0) -> datetime:

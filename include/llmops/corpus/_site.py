@@ -31,6 +31,7 @@ MAX_REDIRECTS = 5
 MAX_CRAWL_DELAY = 30.0
 _REDIRECTS = (301, 302, 303, 307, 308)
 _GONE = (404, 410)
+_SAYS = "it answers"
 _CHARSET = re.compile(
     r"charset\s*=\s*[\"']?(iso-8859-\d{1,2}|windows-125\d|latin-?1|koi8-[ru]|shift_jis|euc-(?:jp|kr)"
     r"|gb2312|gbk|gb18030|big5)\b",
@@ -53,6 +54,11 @@ class Found:
     absent: str | None = None
     problem: str | None = None
     kind: Problem = "unreadable"
+
+    @property
+    def gone(self) -> bool:
+        """Return whether the server says that there is no such page."""
+        return self.absent is not None and self.absent.startswith(_SAYS)
 
     @property
     def revision(self) -> str:
@@ -120,7 +126,7 @@ class Site:
         if reply.status in _REDIRECTS and "location" in reply.headers:
             return reply.headers["location"]
         if reply.status in _GONE:
-            return Found(url, absent=f"it answers {reply.status}")
+            return Found(url, absent=f"{_SAYS} {reply.status}")
         if unwanted:
             return Found(url, problem=unwanted[0], kind="unsupported")
         if reply.status != 200:

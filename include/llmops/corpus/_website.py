@@ -191,7 +191,7 @@ class _Visit:
                 continue
             found = self.site.fetch(url, _unwanted)
             if url == start and (found.absent or found.problem):
-                raise self._no_start(found.absent or found.problem or "")
+                raise self._no_start(found)
             new = self._new(found)
             if new or (url == start and found.content):
                 following = [link for link in self._links(found) if link not in known]
@@ -218,7 +218,8 @@ class _Visit:
 
     def _links(self, found: Found) -> list[Url]:
         """Return the pages of the source that a page links to."""
-        if found.problem or _media_type(found.content_type) not in _HTML:
+        kind = _media_type(found.content_type)
+        if kind not in _HTML and not (kind is None and found.content.lstrip().startswith(b"<")):
             return []
         try:
             texts: list[str] = self.sandbox.call("links", found.content, str(found.url))
@@ -229,11 +230,11 @@ class _Visit:
             ) from error
         return list(dict.fromkeys(url for text in texts if (url := _url(text)) and self.source.wants(url)))
 
-    def _no_start(self, reason: str) -> ConfigurationError | MissingInput:
-        kind = MissingInput if "answers 4" in reason else ConfigurationError
+    def _no_start(self, found: Found) -> ConfigurationError | MissingInput:
+        kind = MissingInput if found.gone else ConfigurationError
         return kind(
-            f"source {self.source.name!r}: links cannot be followed from {self.source.url!r}: {reason}. Correct `url`, "
-            "or name a `sitemap`"
+            f"source {self.source.name!r}: links cannot be followed from {self.source.url!r}: "
+            f"{found.absent or found.problem}. Correct `url`, or name a `sitemap`"
         )
 
     def _listed(self) -> list[Url] | None:
