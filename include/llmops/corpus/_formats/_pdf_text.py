@@ -69,7 +69,7 @@ def _with_whole_words(pages: Sequence[str]) -> list[str]:
     marked = [_LINE_HYPHEN.sub(_HYPHEN, text) if "-\r\n" in text else text for text in pages]
     if not any(_HYPHEN in text for text in marked):
         return marked
-    words = set("\n".join(marked).replace(_HYPHEN, "\n").lower().split())
+    words = set("\n".join(marked).lower().split())
     return [_rejoined(text, words) if _HYPHEN in text else text for text in marked]
 
 
