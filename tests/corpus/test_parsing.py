@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import multiprocessing
 import os
+import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from llmops.corpus._parsing import parse
+from llmops.corpus import _parsing
+from llmops.corpus._parsing import PARSERS, media_type_of, parse, parsers_digest
 from llmops.corpus._problems import Unreadable
 
 DATA = Path(os.environ.get("LLMOPS_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -127,15 +132,161 @@ def test_a_page_of_half_characters_has_a_reason() -> None:
         parse("a.html", None, content)
 
 
-def test_no_hostile_file_raises_anything_but_a_reason() -> None:
-    folder = DATA / "malformed" / "files"
-    if not folder.is_dir():
-        pytest.skip(f"there is no {folder}: set LLMOPS_TEST_DATA")
-    problems = []
-    for path in sorted(folder.iterdir()):
-        content = path.read_bytes()
-        try:
-            assert parse(path.name, None, content).text
-        except Unreadable as error:
-            problems.append(error.problem)
-    assert len(problems) > 100
+@pytest.mark.parametrize(
+    "character",
+    [
+        "\u200b",
+        "\u2060",
+        "\ufeff",
+        "\u00ad",
+        "\u202e",
+        "\u2066",
+        "\u200f",
+        "\U000e0041",
+        "\ufe01",
+        "\u3164",
+        "\u009b",
+    ],
+)
+@pytest.mark.parametrize("path", ["a.md", "a.txt", "a.html", "a.csv", "a.rst"])
+def test_invisible_characters_are_removed(path: str, character: str) -> None:
+    assert (
+        read(path, f"on{character}e \u200dtwo\u200c")[1].replace("| --- |\n", "").strip("| \n") == "one two"
+    )
+
+
+def test_joiners_stay_in_scripts_that_are_written_with_them() -> None:
+    persian, hindi = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0915\u094d\u200d\u0937"
+    assert read("a.txt", f"{persian} {hindi}")[1] == f"{persian} {hindi}\n"
+    assert read("a.txt", persian.replace("\u200c", "\u200c\u200d\u200c"))[1] == f"{persian}\n"
+
+
+def test_every_line_end_is_a_line_end() -> None:
+    assert read("a.txt", "a\r\nb\rc\u2028d\u2029e\x85f")[1] == "a\nb\nc\nd\ne\nf\n"
+
+
+@pytest.mark.parametrize(
+    ("hidden", "shown"),
+    [
+        ("a <!-- no\n\nno --> b", "a  b"),
+        ("a <!-- no", "a"),
+        ("[//]: # (no)\na", "a"),
+        ("<div style='display:none'>\n\nno <div>no</div>\n</div>\n\na", "a"),
+        ('<span hidden>no</span>a <b aria-hidden="true">no</b>', "a"),
+        ("a <p hidden>no", "a"),
+        ("a <script>no</script>", "a"),
+        ("`<!-- a -->` <!-- no -->", "`<!-- a -->`"),
+        ("```\n<!-- a -->\n```\n<!-- no\n```\nno -->b", "```\n<!-- a -->\n```\nb"),
+        ("the <script> element and a < b", "the <script> element and a < b"),
+        ("<div class='hidden-gem'>a</div>", "<div class='hidden-gem'>a</div>"),
+        ("[a]: https://a.example (title)\n[a]", "[a]: https://a.example (title)\n[a]"),
+    ],
+)
+def test_markdown_keeps_nothing_that_no_renderer_shows(hidden: str, shown: str) -> None:
+    assert read("a.md", hidden)[1].strip() == shown
+
+
+@pytest.mark.parametrize(
+    ("path", "declared", "media_type"),
+    [
+        ("page", "text/html; charset=utf-8", "text/html"),
+        ("page.html", "application/xhtml+xml", "text/html"),
+        ("a.md", "application/octet-stream", "text/markdown"),
+        ("a.md", "text/plain", "text/plain"),
+        ("A.MD", None, "text/markdown"),
+        ("a.CSV", "", "text/csv"),
+        ("a", "application/vnd.ms-excel.sheet.macroEnabled.12", media_type_of("a.xlsx")),
+        ("a.docx", "application/zip", media_type_of("a.docm")),
+    ],
+)
+def test_a_format_is_what_is_declared_or_else_what_the_name_says(
+    path: str, declared: str | None, media_type: str
+) -> None:
+    assert media_type_of(path, declared) == media_type
+
+
+@pytest.mark.parametrize(
+    ("path", "declared", "advice"),
+    [
+        ("a.doc", None, r"format \(\.doc\) is not supported: save it as \.docx$"),
+        ("a.XLS", None, "save it as .xlsx or .csv"),
+        ("a.ppt", None, "save it as .pptx or PDF"),
+        ("a.msg", None, "save the message as .eml"),
+        ("a.rtf", None, "save it as .docx"),
+        ("a.jpeg", None, "OCR"),
+        ("a.tar.gz", None, "unpack it"),
+        ("a", "image/webp", r"\(image/webp\) .* \(OCR\)"),
+        ("a", "application/msword", "save it as .docx"),
+        ("a.bin", "application/octet-stream", r"\(\.bin\)"),
+    ],
+)
+def test_a_format_that_is_not_read_says_what_to_save_it_as(
+    path: str, declared: str | None, advice: str
+) -> None:
+    with pytest.raises(Unreadable, match=advice) as caught:
+        parse(path, declared, b"x")
+    assert caught.value.problem == "unsupported"
+
+
+def test_running_out_of_memory_is_a_reason_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hungry(text: str) -> None:
+        raise MemoryError
+
+    monkeypatch.setitem(_parsing._READERS, "text/csv", hungry)
+    with pytest.raises(Unreadable, match="more memory") as caught:
+        parse("a.csv", None, b"a")
+    assert caught.value.problem == "memory"
+
+
+def test_the_digest_of_the_parsers_changes_with_them_and_with_their_libraries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def digest() -> str:
+        parsers_digest.cache_clear()
+        return parsers_digest()
+
+    first = digest()
+    assert re.fullmatch("[0-9a-f]{16}", first)
+    assert digest() == first
+    with monkeypatch.context() as patch:
+        patch.setattr(_parsing, "PARSERS", PARSERS + 1)
+        assert digest() != first
+    real = metadata.version
+    for library in ("pypdfium2", "python-docx", "python-pptx", "openpyxl", "lxml", "markdownify", "docutils"):
+        with monkeypatch.context() as patch:
+            patch.setattr(metadata, "version", lambda name, this=library: "0" if name == this else real(name))
+            assert digest() != first
+    assert digest() == first
+
+
+def _outcome(path: Path) -> str:
+    """Return the class of a file's problem, "" for a document; run in a process of its own."""
+    try:
+        return "" if parse(path.name, None, path.read_bytes()).text.strip() else "blank"
+    except Unreadable as error:
+        return error.problem
+
+
+def test_every_hostile_file_is_a_document_or_has_a_reason() -> None:
+    listing = DATA / "malformed" / "manifest.jsonl"
+    if not listing.is_file():
+        pytest.skip(f"there is no {listing}: set LLMOPS_TEST_DATA")
+    names = [json.loads(line)["file"] for line in listing.read_text().splitlines()]
+    failed, outcomes = {}, {}
+    # Processes, because a file may hang its parser or end its process.
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        waiting = {name: pool.apply_async(_outcome, (DATA / "malformed" / "files" / name,)) for name in names}
+        for name, result in waiting.items():
+            try:
+                outcomes[name] = result.get(timeout=20)
+            except multiprocessing.TimeoutError:
+                failed[name] = "hung, or ended its process"
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is a failure of this file
+                failed[name] = repr(error)
+    assert failed == {}
+    assert set(outcomes.values()) == {"", "unsupported", "unreadable", "encrypted", "empty"}
+    for word, problem in (("password", "encrypted"), ("Encrypted", "unsupported")):
+        assert problem in {outcomes[name] for name in names if word in name}
+    encrypted = [name for name in names if outcomes[name] == "encrypted"]
+    assert len(encrypted) > 12
+    assert len(names) > 100

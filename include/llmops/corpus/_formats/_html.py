@@ -66,7 +66,7 @@ def read_html(text: str) -> Reading:
     main = _main(soup)
     _drop_around(main)
     body = _converter().convert_soup(main)
-    return Reading(re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", body)), title)
+    return Reading(re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", body)).strip("\n"), title)
 
 
 def _drop_hidden(soup: Any) -> None:
@@ -116,12 +116,11 @@ def _without_conditions(css: str) -> str:
 
 def _is_hidden(tag: Any, classes: set[str], ids: set[str]) -> bool:
     attributes = tag.attrs
-    if not attributes:
-        return False
+    if not attributes or tag.name == "dialog":
+        return tag.name == "dialog" and "open" not in attributes
     return (
         "hidden" in attributes
         or str(attributes.get("aria-hidden", "")).strip().lower() == "true"
-        or (tag.name == "dialog" and "open" not in attributes)
         or bool(HIDDEN_STYLE.search(str(attributes.get("style", ""))))
         or not classes.isdisjoint(attributes.get("class", ()))
         or str(attributes.get("id", "")) in ids

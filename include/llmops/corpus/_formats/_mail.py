@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from email.errors import MessageError
 from email.message import EmailMessage
 
 from llmops.corpus._formats._html import read_html
@@ -46,7 +47,15 @@ def _header(message: EmailMessage, name: str) -> str:
     """Return a header in one line, as it was sent where it cannot be decoded."""
     try:
         value = str(message.get(name, ""))
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        MessageError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ):
         # The parser of the standard library fails on some malformed addresses and dates.
         value = next((v for key, v in message.raw_items() if key.lower() == name.lower()), "")
     return " ".join(normalised(value.encode("utf-8", "replace").decode()).split())

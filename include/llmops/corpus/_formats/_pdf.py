@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from llmops.corpus._formats._pdf_hidden import may_hide_text, visible_text
+from llmops.corpus._formats._pdf_pages import PageReader
 from llmops.corpus._formats._pdf_text import Bookmark, compose
 from llmops.corpus._formats._reading import MAX_CHARACTERS, Reading, listed, real_title, within
 from llmops.corpus._problems import Unreadable
@@ -33,7 +33,7 @@ def read_pdf(content: bytes) -> Reading:
         raise Unreadable("it is a damaged PDF: its structure cannot be read") from error
     with document:
         within(len(document), _MAX_PAGES, "pages")
-        pages, broken, hidden = _pages(document, may_hide_text(content))
+        pages, broken, hidden = _pages(document)
         empty = [n for n, text in enumerate(pages, 1) if not text.strip() and n not in broken]
         if len(empty) + len(broken) == len(pages):
             _refuse(len(pages), len(broken))
@@ -54,29 +54,19 @@ def _refuse(pages: int, broken: int) -> None:
     )
 
 
-def _pages(document: Any, suspicious: bool) -> tuple[list[str], set[int], int]:
-    """Return each page's text, which pages are broken, and how many hidden characters were left out."""
-    import pypdfium2
-
+def _pages(document: Any) -> tuple[list[str], set[int], int]:
+    """Return each page's text, which pages are damaged, and how many hidden characters were left out."""
     texts: list[str] = []
     broken: set[int] = set()
     hidden = total = 0
+    reader = PageReader(document)
     for number in range(len(document)):
-        try:
-            page = document[number]
-            layer = page.get_textpage()
-        except pypdfium2.PdfiumError:
+        found = reader.read(number)
+        if found is None:
             broken.add(number + 1)
-            texts.append("")
-            continue
-        # Bounded by the page: what stands outside of it is not seen.
-        text = layer.get_text_bounded()
-        if suspicious and text:
-            text, left_out = visible_text(page, layer, text)
-            hidden += left_out
-        layer.close()
-        page.close()
+        text, left_out = found or ("", 0)
         texts.append(text)
+        hidden += left_out
         total += len(text)
         within(total, MAX_CHARACTERS, "characters")
     return texts, broken, hidden

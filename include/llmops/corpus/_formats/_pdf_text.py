@@ -13,8 +13,10 @@ __all__ = ["Bookmark", "compose"]
 
 _HYPHEN = "\ufffe"
 """PDFium's mark where a hyphen at the end of a line cut a word; it has joined the lines."""
-_CUT = re.compile(rf"(\w+)(?:{_HYPHEN}|-\r?\n(?=[a-z]))(\w*)")
-_WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
+_LINE_HYPHEN = re.compile(r"-\r?\n(?=[a-z])")
+_LAST_WORD = re.compile(r"[^\W\d_]*\Z")
+_FIRST_WORD = re.compile(r"[^\W\d_]*")
+_LONGEST_WORD = 60
 _DIGITS = re.compile(r"\d+")
 _PAGE_WORDS = re.compile(
     r"\W*(?:page|pg|p|seite|s|página|pagina|pag|page n|sida|side|strona|str|slide|folie)?\W*"
@@ -24,8 +26,8 @@ _PAGE_WORDS = re.compile(
 _EDGE = 2
 """How many lines at the top and at the bottom of a page may be its running header and footer."""
 _MIN_PAGES = 4
-_BULLETS = frozenset("•◦▪‣●○■□–‐⁃∙·*-")
-_NUMBERED = re.compile(r"(?:\d{1,3}|[a-zA-Z])[.)] \S|\(\w{1,3}\) \S")
+_ITEM = re.compile(r"(?P<bullet>[•◦▪‣●○■□–‐⁃∙·*-])(?: +|$)|(?:\d{1,3}|[a-zA-Z])[.)] \S|\(\w{1,3}\) \S")
+_AFTER_MARK = " .)0123456789"
 _FULL = 0.75
 """A line of at least this share of its page's width goes on in the next one."""
 _ENDS = frozenset(".!?:;。！？")
@@ -64,18 +66,29 @@ def _with_whole_words(pages: Sequence[str]) -> list[str]:
     It belongs there when the document also writes the word with it, or writes both halves as words but
     never the whole.
     """
-    if not any(_HYPHEN in text or "-\r\n" in text for text in pages):
-        return list(pages)
-    words = {word.lower() for text in pages for word in _WORD.findall(text.replace(_HYPHEN, "\n"))}
+    marked = [_LINE_HYPHEN.sub(_HYPHEN, text) if "-\r\n" in text else text for text in pages]
+    if not any(_HYPHEN in text for text in marked):
+        return marked
+    words = set("\n".join(marked).lower().split())
+    return [_rejoined(text, words) if _HYPHEN in text else text for text in marked]
 
-    def join(match: re.Match[str]) -> str:
-        first, second = match[1], match[2]
-        whole, written = f"{first}{second}".lower(), f"{first}-{second}".lower()
-        cut = first.isalpha() and second.isalpha() and second.islower()
-        apart = written in words or (first.lower() in words and second in words)
-        return f"{first}{second}" if cut and (whole in words or not apart) else f"{first}-{second}"
 
-    return [_CUT.sub(join, text).replace(_HYPHEN, "-") for text in pages]
+def _rejoined(text: str, words: set[str]) -> str:
+    out: list[str] = []
+    for part in text.split(_HYPHEN):
+        if out and not _is_one_word(out[-1], part, words):
+            out.append("-")
+        out.append(part)
+    return "".join(out)
+
+
+def _is_one_word(left: str, right: str, words: set[str]) -> bool:
+    first = _LAST_WORD.search(left[-_LONGEST_WORD:])
+    second = _FIRST_WORD.match(right[:_LONGEST_WORD])
+    a, b = (first[0] if first else "").lower(), second[0] if second else ""
+    if not a or not b.islower():
+        return False
+    return f"{a}{b}" in words or not (f"{a}-{b}" in words or (a in words and b in words))
 
 
 def _drop_running_lines(pages: list[list[str]]) -> None:
@@ -144,29 +157,17 @@ def _paragraphs(lines: list[str]) -> str:
         return ""
     lengths = sorted(map(len, lines))
     full = _FULL * lengths[int(0.9 * (len(lengths) - 1))]
-    out = [_marked(lines[0])]
-    previous = lines[0]
-    for line in lines[1:]:
-        long = len(previous) >= full
-        if _is_item(line):
+    out: list[str] = []
+    previous = 0
+    ended = True
+    for line in lines:
+        item = _ITEM.match(line) if line[1:2] in _AFTER_MARK or line[0] == "(" else None
+        if item:
             out.append("\n")
-        elif long:
+        elif previous >= full:
             out.append(" ")
-        elif previous[-1] in _ENDS or len(line) >= full:
-            out.append("\n\n")
         else:
-            out.append("\n")
-        out.append(_marked(line))
-        previous = line
-    return plain("".join(out))
-
-
-def _is_item(line: str) -> bool:
-    return (line[0] in _BULLETS and line[1:2] in (" ", "")) or (
-        (line[0] == "(" or line[1:2] in ".)" or line[1:2].isdigit()) and bool(_NUMBERED.match(line))
-    )
-
-
-def _marked(line: str) -> str:
-    """Return an item with Markdown's own bullet."""
-    return f"- {line[1:].lstrip()}" if line[0] in _BULLETS and line[1:2] == " " else line
+            out.append("\n\n" if ended or len(line) >= full else "\n")
+        previous, ended = len(line), line[-1] in _ENDS
+        out.append(f"- {line[item.end() :]}" if item and item["bullet"] else line)
+    return plain("".join(out[1:]))

@@ -37,7 +37,7 @@ _MAX_CELLS = 1_000_000
 _MAX_PLACES = 20_000_000
 """Places up to the last cell of each row: a row whose only cell is far to the right costs its width."""
 _FORMULA = re.compile(rb"<(?:\w+:)?f[ />]")
-_HIDING = re.compile(rb"""\shidden=["'](?:1|true)|\s(?:width|ht)=["']0["']""")
+_HIDING = re.compile(rb"""\shidden=["'](?:1|true)|\s(?:width|ht)=["']0[.0]*["']""")
 _SAMPLE_LINES = 100
 _SAMPLE = 65_536
 _DELIMITERS = ",;\t|"
@@ -211,7 +211,7 @@ def _hidden(package: Package, path: str) -> _Hidden:
 
 
 def _is_off(element: Any, size: str) -> bool:
-    return element.get("hidden") in ("1", "true") or element.get(size) == "0"
+    return element.get("hidden") in ("1", "true") or (element.get(size) or "1").strip("0.") == ""
 
 
 def _delimiter(text: str) -> str:

@@ -57,9 +57,7 @@ def normalised(text: str) -> str:
 
 def _needed(match: re.Match[str]) -> str:
     at, text = match.start(), match.string
-    if match[0] not in _JOINERS or not _JOINING.match(text[at - 1 : at]):
-        return ""
-    return "" if text[at + 1 : at + 2] in _JOINERS else match[0]
+    return match[0] if match[0] in _JOINERS and _JOINING.match(text[at - 1 : at]) else ""
 
 
 def without_hidden(text: str) -> str:
