@@ -289,6 +289,7 @@ def test_a_store_that_refuses_or_fails_is_told_apart(
         with pytest.raises(raised) as caught:
             made.discover(day(1))
     assert "hunter2" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

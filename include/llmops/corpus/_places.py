@@ -21,6 +21,7 @@ _SECRET = re.compile(
     r"|^(?:key|username|user)$|(?:access|account|api|private|shared|master|encryption|storage)_?key"
 )
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m(?:\u21b3)?")  # deltalake paints its messages
 
 
 def without_secrets(address: str) -> str:
@@ -96,8 +97,8 @@ class Place:
 
 
 def _shown(reason: object) -> str:
-    """Return an error's message on one line, of bounded length, without credentials."""
-    text = " ".join(str(reason).split()) or type(reason).__name__
+    """Return an error's message on one line, of bounded length, without credentials and colours."""
+    text = " ".join(_COLOURS.sub("", str(reason)).split()) or type(reason).__name__
     return masked(re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]*", r"\1", text))[:300]
 
 
