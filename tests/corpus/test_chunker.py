@@ -141,8 +141,11 @@ def test_chunks_of_a_real_corpus_have_exact_offsets_within_the_bound(
         if not folder.is_dir():
             pytest.skip(f"there is no {folder}: set LLMOPS_TEST_DATA")
         source = DirectorySource(kind="directory", name="s", path=str(folder), include=["**/doc/*"])
-    read_sources([source], as_of=datetime(2024, 1, 1, tzinfo=UTC), staging=tmp_path)
-    documents = Staged.load(tmp_path).documents.to_pylist()
+    staging = tmp_path / "staging"
+    read_sources(
+        [source], as_of=datetime(2024, 1, 1, tzinfo=UTC), staging=staging, table_root=str(tmp_path / "tables")
+    )
+    documents = [row for piece in Staged.load(staging).documents() for row in piece.to_pylist()]
     split = Chunker().start(tokenizer_file).split(documents)
     assert len(documents) > 25
     for row, chunks in zip(documents, split, strict=True):

@@ -13,25 +13,26 @@ __all__ = ["read_document"]
 
 
 def read_document(
-    path: str, declared: str | None, content: bytes, sensitive: dict[str, Any]
+    path: str, declared: str | None, content: bytes, title: str | None, sensitive: dict[str, Any]
 ) -> dict[str, Any]:
     """Return a file's parsed and screened text with its measures, as columns of ``documents``.
 
-    ``sensitive`` are the fields of a SensitiveRules. Raises Unreadable.
+    ``title`` is what the source calls it, None where the content says; ``sensitive`` are the fields of a
+    SensitiveRules. Raises Unreadable.
     """
     parsed = parse(path, declared, content)
     rules = SensitiveRules.model_validate(sensitive)
-    title, text = screen(parsed.title, rules), screen(parsed.text, rules)
-    if (reason := text.quarantine or title.quarantine) is not None:
+    named, text = screen(title or parsed.title, rules), screen(parsed.text, rules)
+    if (reason := text.quarantine or named.quarantine) is not None:
         raise Unreadable(reason, "sensitive")
     measures = measure(text.text)
     return {
-        "version": hashlib.sha256(f"{title.text}\0{text.text}".encode()).hexdigest(),
-        "title": title.text,
+        "version": hashlib.sha256(f"{named.text}\0{text.text}".encode()).hexdigest(),
+        "title": named.text,
         "text": text.text,
         "media_type": parsed.media_type,
         "warnings": list(parsed.warnings),
-        "sensitive": text.counts,
+        "sensitive": {kind: count + named.counts[kind] for kind, count in text.counts.items()},
         "characters": measures.characters,
         "words": measures.words,
         "damage": measures.damage,

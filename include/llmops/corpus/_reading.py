@@ -163,11 +163,11 @@ class _Reading:
         except Unreadable as error:
             self._refuse(_Pending(file, key, self._digest(file, f"{file.size} {error}")), error, tried=False)
             return None
-        return pending, (file.path, file.media_type, content, self._sensitive)
+        return pending, (file.path, file.media_type, content, file.title, self._sensitive)
 
     def _digest(self, file: SourceFile, content: str) -> str:
         """Return the digest of a content and of everything else that decides what becomes of it."""
-        decided = f"{self._reads_with}\0{file.media_type}\0{content}"
+        decided = f"{self._reads_with}\0{file.media_type}\0{file.title}\0{content}"
         return hashlib.sha256(decided.encode()).hexdigest()
 
     @cached_property
