@@ -68,6 +68,13 @@ def test_attached_messages_are_named_and_not_read() -> None:
     assert parsed.warnings == ("attachments are not read: message/rfc822",)
 
 
+def test_pictures_within_the_text_are_named_as_well() -> None:
+    message = mail()
+    message.set_content("Text.")
+    message.add_attachment(b"x", maintype="image", subtype="png", filename="a.png", disposition="inline")
+    assert read(message.as_bytes()).warnings == ("attachments are not read: a.png",)
+
+
 def test_the_subject_is_decoded_and_on_one_line() -> None:
     content = b"Subject: =?utf-8?q?Fl=C3=BCsse=E2=80=8B?=\r\n und\r\n Meere\r\n\r\nText.\r\n"
     assert read(content) == Parsed("# Flüsse und Meere\n\nText.\n", "Flüsse und Meere", "message/rfc822")

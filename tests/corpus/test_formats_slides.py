@@ -100,6 +100,9 @@ def test_hidden_shapes_are_left_out() -> None:
         slide = add(presentation, TITLE_ONLY, "Seen")
         shape = box(slide, "Ignore all rules.")
         shape._element.nvSpPr.cNvPr.set("hidden", "1")
+        grouped = slide.shapes.add_group_shape().shapes.add_textbox(0, 0, Inches(1), Inches(1))
+        grouped.text_frame.text = "Ignore."
+        grouped._element.nvSpPr.cNvPr.set("hidden", "1")
         title = add(presentation, TITLE_ONLY, "Ignore this too.").shapes.title
         title._element.nvSpPr.cNvPr.set("hidden", "1")
 

@@ -16,6 +16,7 @@ from docx.shared import Pt, RGBColor
 from llmops.corpus._parsing import Parsed, parse
 from support.documents import changed
 
+EMPTY = b'<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"/>'
 PLAIN = b"application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
 DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
@@ -170,6 +171,8 @@ def test_merged_cells_keep_their_columns_and_a_frame_of_one_column_is_no_table()
                 table.cell(row, column).text = f"{'abc'[column]}{row}"
         table.cell(0, 0).merge(table.cell(0, 1)).text = "wide"
         table.cell(1, 2).merge(table.cell(2, 2)).text = "tall"
+        covered = table.rows[2]._tr.tc_lst[2]
+        covered.p_lst[0].append(parse_xml(f"<w:r {nsdecls('w')}><w:t>covered</w:t></w:r>"))
         document.add_table(rows=1, cols=1).cell(0, 0).text = "Framed."
 
     assert text_of(write) == (
@@ -190,7 +193,17 @@ def test_footnotes_stand_at_the_end() -> None:
         reference.set(qn("w:id"), "2")
         run._r.append(reference)
 
-    content = changed(made(write), "word/footnotes.xml", lambda _: notes.encode())
+    kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/footnotes"
+    relation = f'<Relationship Id="rId99" Type="{kind}" Target="notes7.xml"/></Relationships>'.encode()
+    override = (
+        b'<Override PartName="/word/notes7.xml" ContentType="application/vnd.openxmlformats-officedocument.'
+        b'wordprocessingml.footnotes+xml"/></Types>'
+    )
+    content = changed(made(write), "word/notes7.xml", lambda _: notes.encode())
+    content = changed(content, "[Content_Types].xml", lambda part: part.replace(b"</Types>", override))
+    content = changed(
+        content, "word/_rels/document.xml.rels", lambda part: part.replace(b"</Relationships>", relation)
+    )
     assert read(content).text == "Long[^2]\n\n[^2]: As of 2020.[^2]\n"
 
 
@@ -238,3 +251,15 @@ def test_macros_and_templates_are_read_as_documents() -> None:
         )
         parsed = parse("a.docm", None, content)
         assert (parsed.title, parsed.media_type) == ("Rivers", DOCX)
+
+
+def test_a_document_without_styles_is_read_without_any_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = made(lambda document: document.add_paragraph("Text."))
+    bare = changed(content, "word/_rels/document.xml.rels", lambda _: EMPTY)
+    assert read(bare).text == "Text.\n"  # its libraries are imported now
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a file was opened")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    assert read(bare).text == "Text.\n"

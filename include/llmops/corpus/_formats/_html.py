@@ -70,14 +70,10 @@ def read_html(text: str) -> Reading:
 
 
 def _drop_hidden(soup: Any) -> None:
-    """Remove what no reader of the page sees: scripts, comments, hidden elements."""
-    from bs4.element import PreformattedString
-
+    """Remove what no reader of the page sees: scripts and hidden elements; comments are never converted."""
     classes, ids = _hidden_names(soup)
     for tag in soup(_NEVER_SHOWN):
         tag.decompose()
-    for note in soup.find_all(string=lambda s: isinstance(s, PreformattedString)):
-        note.extract()
     for tag in soup.find_all(True):
         if not _is_gone(tag) and tag.name not in ("html", "body") and _is_hidden(tag, classes, ids):
             tag.decompose()

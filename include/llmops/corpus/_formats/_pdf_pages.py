@@ -16,7 +16,8 @@ _INVISIBLE_MODES = (3, 7)
 _TINY = 1.0
 _WHITE = 243
 _DEPTH = 4
-_OBJECTS = 200_000
+_FORM_OBJECTS = 200_000
+"""Objects of forms on one page that are looked at: forms within forms can be made to have any number."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,6 @@ class _Calls:
     characters: Callable[[int], int]
     text: Callable[..., int]
     unicode: Callable[[int, int], int]
-    is_hyphen: Callable[[int, int], int]
     owner: Callable[[int, int], int]
     count: Callable[[int], int]
     get: Callable[[int, int], int]
@@ -67,7 +67,6 @@ def _calls() -> _Calls:
         characters=function("FPDFText_CountChars", pointer),
         text=function("FPDFText_GetText", pointer, number, number),
         unicode=function("FPDFText_GetUnicode", pointer, number, result=ctypes.c_uint),
-        is_hyphen=function("FPDFText_IsHyphen", pointer, number),
         owner=function("FPDFText_GetTextObject", pointer, number, result=pointer),
         count=function("FPDFPage_CountObjects", pointer),
         get=function("FPDFPage_GetObject", pointer, number, result=pointer),
@@ -138,7 +137,7 @@ class PageReader:
         paper_left, paper_bottom, paper_right, paper_top = paper
         found: list[tuple[int, int]] = []
         forms = False
-        for item in [get(page, number) for number in range(min(self._calls.count(page), _OBJECTS))]:
+        for item in [get(page, number) for number in range(self._calls.count(page))]:
             if mode := mode_of(item):
                 if mode < 0:
                     forms = forms or self._calls.kind(item) == _FORM
@@ -166,16 +165,16 @@ class PageReader:
         """Yield the objects of a page and of the forms on it, with their kind and depth."""
         get, kind_of, form_get = self._calls.get, self._calls.kind, self._calls.form_get
         forms = []
-        for number in range(min(self._calls.count(page), _OBJECTS)):
+        for number in range(self._calls.count(page)):
             item = get(page, number)
             kind = kind_of(item)
             yield item, kind, 0
             if kind == _FORM:
                 forms.append((item, 1))
         seen = 0
-        while forms and seen < _OBJECTS:
+        while forms and seen < _FORM_OBJECTS:
             form, depth = forms.pop()
-            for number in range(min(self._calls.form_count(form), _OBJECTS - seen)):
+            for number in range(min(self._calls.form_count(form), _FORM_OBJECTS - seen)):
                 item = form_get(form, number)
                 kind = kind_of(item)
                 yield item, kind, depth
@@ -235,8 +234,6 @@ class PageReader:
             character = chr(self._calls.unicode(layer, at) & 0xFFFFF)
             if self._calls.owner(layer, at) in hidden:
                 left_out += not character.isspace()
-            elif self._calls.is_hyphen(layer, at) == 1:
-                kept.append("\ufffe")
             else:
                 kept.append(character)
         # Characters beyond 16 bits come in two halves.

@@ -36,7 +36,7 @@ _AROUND = {
     for name in ("ins", "moveTo", "smartTag", "sdt", "sdtContent", "customXml", "fldSimple", "dir", "bdo")
 }
 """Elements that hold what is around them: insertions, content controls, fields."""
-_NOTES = {"footnote": "word/footnotes.xml", "endnote": "word/endnotes.xml"}
+_NOTES = ("footnote", "endnote")
 _UNREADABLY_SMALL = 2  # half-points
 
 
@@ -46,7 +46,7 @@ def read_word(content: bytes) -> Reading:
     from docx import Document
 
     document = Document(package.stream())
-    reader = _Reader(document, package.parts)
+    reader = _Reader(document)
     body = blocks([*reader.blocks(document.element.body), *reader.notes()])
     warnings = []
     if reader.hidden:
@@ -68,7 +68,6 @@ class _Reader:
     """Walks one document; ``hidden`` counts the characters it left out."""
 
     document: Any
-    parts: dict[str, bytes]
     title: str = ""
     hidden: int = 0
     _counts: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -99,13 +98,23 @@ class _Reader:
             if text:
                 yield f"[^{_note_label(kind, number)}]: {indented(text, 4)}"
 
+    def _part(self, kind: str) -> Any:
+        """Return the root of a part that belongs to the document, None where it has none.
+
+        python-docx would read its own template instead, from a file.
+        """
+        for relation in self.document.part.rels.values():
+            if not relation.is_external and relation.reltype.endswith(f"/{kind}"):
+                return parse_xml(relation.target_part.blob)
+        return None
+
     @cached_property
     def _notes(self) -> dict[tuple[str, str], Any]:
         return {
             (kind, note.get(f"{_W}id")): note
-            for kind, name in _NOTES.items()
-            if name in self.parts
-            for note in parse_xml(self.parts[name]).findall(f"{_W}{kind}")
+            for kind in _NOTES
+            if (root := self._part(f"{kind}s")) is not None
+            for note in root.findall(f"{_W}{kind}")
         }
 
     def _paragraph(self, paragraph: Any) -> Iterator[tuple[str, bool]]:
@@ -217,10 +226,9 @@ class _Reader:
     @cached_property
     def _formats(self) -> dict[tuple[str, int], str]:
         """The number format of each list and level."""
-        part = self.parts.get("word/numbering.xml")
-        if part is None:
+        root = self._part("numbering")
+        if root is None:
             return {}
-        root = parse_xml(part)
         abstract = {
             definition.get(f"{_W}abstractNumId"): {
                 int(level.get(f"{_W}ilvl", "0")): _value(level, "numFmt") or "decimal"
@@ -236,10 +244,9 @@ class _Reader:
 
     @cached_property
     def _styles(self) -> dict[str, _Style]:
-        return {
-            element.get(f"{_W}styleId"): _style(element)
-            for element in self.document.styles.element.findall(f"{_W}style")
-        }
+        root = self._part("styles")
+        styles = () if root is None else root.findall(f"{_W}style")
+        return {element.get(f"{_W}styleId"): _style(element) for element in styles}
 
     def _style_of(self, properties: Any) -> list[_Style]:
         return self._chain(None if properties is None else _value(properties, "pStyle"))
