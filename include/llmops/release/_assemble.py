@@ -13,8 +13,8 @@ from llmops.errors import ConfigurationError, MissingInput
 from llmops.evaluation import Case, cases_digest, derive_cases, load_cases, save_cases
 from llmops.index import Generation, create_generation, generation_id
 from llmops.lakehouse import LakeTable
-from llmops.llm import load_prices
 from llmops.manifest import ArtifactPin, IndexPin, Manifest, content_hash
+from llmops.prices import load_prices
 from llmops.registry import Registry
 from llmops.release._code import code_digest, commit, committers, is_dirty
 from llmops.release._ledger import current_release
