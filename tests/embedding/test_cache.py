@@ -7,7 +7,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from llmops.embedding import Embedder, embed_cached
+from llmops.embedding import Embedder, Meter, embed_cached
 from llmops.embedding import _cache as cache
 from llmops.errors import IntegrityError, ServiceUnavailable
 
@@ -52,11 +52,11 @@ def test_what_was_embedded_before_a_failure_is_kept(
     monkeypatch.setattr(cache, "_BATCH", 2)
     embed, calls = Embedder.embed, []
 
-    def fail_at_the_third(self: Embedder, texts: list[str]) -> np.ndarray:
+    def fail_at_the_third(self: Embedder, texts: list[str], meter: Meter) -> np.ndarray:
         calls.append(texts)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return embed(self, texts)
+        return embed(self, texts, meter)
 
     with monkeypatch.context() as broken:
         broken.setattr(Embedder, "embed", fail_at_the_third)

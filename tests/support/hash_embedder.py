@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llmops.embedding import Meter
+
 
 class HashEmbedder:
     """Adds up one fixed direction per word; ``history`` holds every text that was embedded.
@@ -24,11 +26,18 @@ class HashEmbedder:
         self.name = name
         self.dimension = dimension
         self.max_tokens = 256
+        self.window = 1
         self.fingerprint = hashlib.sha256(f"{name} {dimension}".encode()).hexdigest()
         self.history: list[str] = []
         self._before = before
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def meter(self) -> Meter:
+        return Meter()
+
+    def embed_queries(self, texts: Sequence[str], meter: Meter | None = None) -> NDArray[np.float32]:
+        return self.embed(texts, meter)
+
+    def embed(self, texts: Sequence[str], meter: Meter | None = None) -> NDArray[np.float32]:
         if self._before:
             self._before(texts)
         self.history += texts

@@ -59,7 +59,8 @@ def sync(
 
     Raises EmbedderMismatch for another embedder than the generation's, MissingInput when generation or
     chunks table is not there, WriteConflict when another process keeps the lock, ServiceUnavailable when
-    Postgres goes away; what was embedded until then is reused by the next attempt.
+    Postgres goes away, BudgetExceeded at the end of the embedder's budget for one run, and what asking an endpoint
+    raises; what was embedded until then is reused by the next attempt.
     """
     known = find_generation(url, generation_id)
     _require_embedder(known, embedder)
@@ -102,10 +103,12 @@ def _apply(
     deletes = changes.deletes.filter(pc.equal(changes.deletes["chunker"], known.chunker))
     open_stage(connection)
     embedded = reused = 0
-    for start in range(0, upserts.num_rows, _SLICE):
-        part = upserts.slice(start, _SLICE)
+    meter = embedder.meter()
+    size = max(_SLICE, embedder.window)
+    for start in range(0, upserts.num_rows, size):
+        part = upserts.slice(start, size)
         texts = part["embed_text"].to_pylist()
-        made = embed_cached(embedder, texts, url)
+        made = embed_cached(embedder, texts, url, meter)
         copy_rows(connection, (_row(*pair) for pair in zip(_records(part), made.vectors, strict=True)))
         embedded, reused = embedded + made.embedded, reused + made.reused
         if progress:
@@ -113,6 +116,11 @@ def _apply(
     gone = None if changes.complete else deletes["chunk_id"].to_pylist()
     upserted, deleted = merge_stage(connection, known, gone, changes.version, lineage)
     drop_stage(connection)
+    if meter.usage.tokens:
+        cost = "unknown" if meter.usage.cost is None else f"{meter.usage.cost:.4f}"
+        log.info(
+            "Generation %s: %s used %d tokens, cost %s", known.id, embedder.name, meter.usage.tokens, cost
+        )
     return SyncCounts(embedded, reused, upserted, deleted, changes.version)
 
 
