@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,11 @@ class HashEmbedder:
 
     def meter(self) -> Meter:
         return Meter()
+
+    def embed_parts(
+        self, texts: Sequence[str], meter: Meter
+    ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+        yield list(range(len(texts))), self.embed(texts, meter)
 
     def embed_queries(self, texts: Sequence[str], meter: Meter | None = None) -> NDArray[np.float32]:
         return self.embed(texts, meter)

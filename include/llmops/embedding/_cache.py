@@ -38,7 +38,7 @@ def embed_cached(
 ) -> CachedVectors:
     """Return the vectors of ``texts``, shape (number of texts, dimension), embedding only new texts.
 
-    New vectors are committed batch by batch, so that a run that is killed loses one batch at most. With a
+    New vectors are committed as they are made, so that a run that is killed loses one batch at most. With a
     ``meter`` the call is part of that run and of its budget, else it is a run of its own; ``usage`` is that of the
     call. Raises ServiceUnavailable when Postgres does not answer, and what ``Embedder.embed`` raises.
     """
@@ -53,9 +53,10 @@ def embed_cached(
     size = max(_BATCH, embedder.window)
     for start in range(0, len(missing), size):
         batch = missing[start : start + size]
-        made = dict(zip(batch, embedder.embed([by_hash[key] for key in batch], meter), strict=True))
-        _write(embedder.fingerprint, made, database_url)
-        known |= made
+        for positions, part in embedder.embed_parts([by_hash[key] for key in batch], meter):
+            made = dict(zip((batch[i] for i in positions), part, strict=True))
+            _write(embedder.fingerprint, made, database_url)
+            known |= made
     vectors = np.empty((len(texts), embedder.dimension), np.float32)
     for i, key in enumerate(hashes):
         vectors[i] = known[key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -46,7 +46,9 @@ class _Model(Protocol):
 
     def meter(self) -> Meter: ...
 
-    def embed(self, texts: Sequence[str], meter: Meter) -> NDArray[np.float32]: ...
+    def embed(
+        self, texts: Sequence[str], meter: Meter
+    ) -> Iterator[tuple[list[int], NDArray[np.float32]]]: ...
 
 
 class Embedder:
@@ -126,6 +128,15 @@ class Embedder:
         """
         return self._vectors([self._before_document + text for text in texts], meter)
 
+    def embed_parts(
+        self, texts: Sequence[str], meter: Meter
+    ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+        """Yield what ``embed`` returns in parts, each with the positions of its texts, as soon as it is made.
+
+        What was made before an error is yielded before that is raised, so that it can be kept.
+        """
+        return self._model.embed(_encodable([self._before_document + text for text in texts]), meter)
+
     def embed_queries(self, texts: Sequence[str], meter: Meter | None = None) -> NDArray[np.float32]:
         """Return one unit vector per question, as ``embed`` does for documents: some models tell them apart."""
         return self._vectors([self._before_question + text for text in texts], meter)
@@ -135,7 +146,10 @@ class Embedder:
         return [len(encoding) for encoding in self._counting.encode_batch_fast(_encodable(texts))]
 
     def _vectors(self, texts: Sequence[str], meter: Meter | None) -> NDArray[np.float32]:
-        return self._model.embed(_encodable(texts), meter or self.meter())
+        vectors = np.empty((len(texts), self.dimension), np.float32)
+        for positions, made in self._model.embed(_encodable(texts), meter or self.meter()):
+            vectors[positions] = made
+        return vectors
 
 
 def _encodable(texts: Sequence[str]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -73,8 +73,8 @@ class _OnnxModel:
         """Return a meter that stays at nothing: no endpoint is asked."""
         return Meter()
 
-    def embed(self, texts: Sequence[str], meter: Meter) -> NDArray[np.float32]:
-        """Return one unit vector per text."""
+    def embed(self, texts: Sequence[str], meter: Meter) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+        """Yield one unit vector per text, all at once."""
         vectors = np.empty((len(texts), self._dimension), np.float32)
         with ThreadPoolExecutor(min(self._threads, max(len(texts), 1)), "embed") as pool:
             for start in range(0, len(texts), _WINDOW):
@@ -83,7 +83,7 @@ class _OnnxModel:
                 inputs = ([window[i] for i in batch] for batch in batches)
                 for batch, made in zip(batches, pool.map(self._run, inputs), strict=True):
                     vectors[start + np.array(batch)] = made
-        return vectors
+        yield list(range(len(texts))), vectors
 
     def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, cut to what the graph takes."""

@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,19 +115,33 @@ class RemoteModel:
         """Return a meter with the budget of one run; raise ConfigurationError when its cost cannot be known."""
         return Meter(self._target.place, self._target.model, self._access, lambda: self._prices)
 
-    def embed(self, texts: Sequence[str], meter: Meter) -> NDArray[np.float32]:
-        """Return one unit vector per text, shape (number of texts, dimension)."""
-        vectors = np.empty((len(texts), self._target.dimension), np.float32)
+    def embed(self, texts: Sequence[str], meter: Meter) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+        """Yield the unit vectors of each request's texts with their positions, as the answers come.
+
+        When one fails, none is sent any more; those on their way are waited for and yielded, since they are paid
+        for, and then the first error is raised.
+        """
         if not texts:
-            return vectors
+            return
         self._check_probe(meter)
         prepared = self._prepare(texts)
         batches = list(_batches(prepared, self._access.batch_tokens, self._access.batch_texts))
-        requests = [[prepared[i] for i in batch] for batch in batches]
+        failure: BaseException | None = None
         with ThreadPoolExecutor(min(self._access.concurrency, len(batches)), "embed") as pool:
-            for batch, made in zip(batches, pool.map(lambda b: self._embed(b, meter), requests), strict=True):
-                vectors[batch] = made
-        return vectors
+            sent = {pool.submit(self._embed, [prepared[i] for i in batch], meter): batch for batch in batches}
+            try:
+                for future in as_completed(sent):
+                    if future.cancelled():
+                        continue
+                    if (error := future.exception()) is None:
+                        yield sent[future], future.result()
+                    elif failure is None:
+                        failure = error
+                        pool.shutdown(wait=False, cancel_futures=True)
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+        if failure is not None:
+            raise failure
 
     def ask_once(self, text: str) -> _Vectors:
         """Return the vector of one text just as the endpoint gives it, whatever its dimension."""
