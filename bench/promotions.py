@@ -175,13 +175,12 @@ def _release(stack, environment, number: int) -> str:
         stage,
         sync_generation,
     )
-    from llmops.training import ensure_base_embedder
 
     actor, url = Actor("bench", "bench"), environment.database_url.get_secret_value()
     write_assistant(stack.home, number)
     assistant = load_assistant(ASSISTANT, environment)
     if number == 0:
-        ensure_base_embedder(registry_of(environment, ASSISTANT), assistant.base_embedder)
+        assistant.embedder.ensure(registry_of(environment, ASSISTANT), environment.endpoints)
         root, staging = environment.table_root(ASSISTANT), stack.home / "staging"
         read_sources(assistant.sources, as_of=datetime.now(UTC), staging=staging, table_root=root)
         merge_documents(staging, root, url)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from llmops.assistant import Assistant
-from llmops.llm import Prices
+from llmops.prices import Prices
 from llmops.settings import Environment, Section
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"

@@ -13,7 +13,7 @@ from llmops.errors import ConfigurationError
 from llmops.evaluation import Case, GateRules, load_cases
 from llmops.quality import QualityRules
 from llmops.settings import Environment, Section, assistant_files, merge, read_yaml, validate
-from llmops.training import TrainingSpec
+from llmops.training import EmbedderChoice, OnnxEmbedder, TrainingSpec
 
 __all__ = ["Approval", "Assistant", "load_assistant"]
 
@@ -43,7 +43,7 @@ class Assistant(Section):
     sources: Annotated[tuple[Source, ...], Field(min_length=1)] | tuple[()] = ()
     quality: QualityRules = QualityRules()
     chunker: Chunker = Chunker()
-    base_embedder: str = "all-MiniLM-L6-v2"
+    embedder: EmbedderChoice = OnnxEmbedder()
     prompt: Annotated[str, Field(min_length=1, max_length=20_000)]
     generator: Generator = ExtractiveGenerator()
     retrieval: Retrieval = HybridRetrieval()

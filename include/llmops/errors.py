@@ -16,6 +16,8 @@
         ├── IntegrityError             content that differs from its digest
         │   └── SignatureInvalid       a signature that does not verify
         ├── LanguageModelError         an answer of an LLM endpoint that cannot be used
+        ├── EmbeddingError             an answer of an endpoint of embeddings that cannot be used
+        ├── BudgetExceeded             a run that would use or cost more than it may
         ├── NotApproved                a release without a valid approval
         ├── StaleRelease               production moved since the gate compared with it
         ├── NotConfirmed               replicas that did not follow a promotion, which was taken back
@@ -96,6 +98,14 @@ class SignatureInvalid(IntegrityError):
 
 class LanguageModelError(TerminalError):
     """A language model endpoint answered something that cannot be used."""
+
+
+class EmbeddingError(TerminalError):
+    """An endpoint of embeddings answered something that cannot be used."""
+
+
+class BudgetExceeded(TerminalError):
+    """A run would use more tokens, or cost more, than its budget; what was embedded until then is kept."""
 
 
 class NotApproved(TerminalError):

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from llmops.errors import ConfigurationError
 
 __all__ = [
+    "EndpointAccess",
     "Environment",
     "Section",
     "assistant_files",
@@ -46,6 +47,33 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+class EndpointAccess(Section):
+    """How this environment reaches one endpoint of embeddings; nothing here changes a vector.
+
+    The key is in ``key_file``, relative to the checkout or absolute, or in the variable ``key_variable``. A request
+    holds at most ``batch_texts`` texts and about ``batch_tokens`` tokens; ``concurrency`` requests run side by side,
+    each with ``attempts`` attempts in all within ``timeout_seconds``. One run, such as bringing an index up to date,
+    ends before it uses more than ``max_tokens`` tokens or costs more than ``max_cost``, in the price table's
+    currency; ``max_cost`` needs a price there.
+    """
+
+    key_file: str | None = None
+    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    batch_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = 8_000
+    batch_texts: Annotated[int, Field(ge=1, le=2048)] = 128
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 60
+    attempts: Annotated[int, Field(ge=1, le=10)] = 5
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_cost: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _one_key(self) -> EndpointAccess:
+        if self.key_file is not None and self.key_variable is not None:
+            raise ValueError("name a key_file or a key_variable, not both")
+        return self
+
+
 class Environment(Section):
     """Where this process runs and what it talks to: ``include/environments/<name>.yaml``.
 
@@ -54,7 +82,9 @@ class Environment(Section):
     (ssh-keygen(1)); who may change these files decides who may sign. ``people`` maps a user of Airflow to other names
     of the same person, such as the e-mail address of their commits. ``workers`` is how many tasks can run side by
     side: a run that can be divided has at most two mapped tasks for each. ``rollback_days`` is how long a release
-    that left production, and what it answered from, can still be rolled back to.
+    that left production, and what it answered from, can still be rolled back to. ``endpoints`` says for each host
+    (``api.example.com``, ``127.0.0.1:8000``) of an endpoint of embeddings how to reach it: a host's key is sent to
+    that host alone.
     """
 
     name: str
@@ -70,6 +100,7 @@ class Environment(Section):
     people: dict[str, tuple[str, ...]] = {}
     workers: Annotated[int, Field(ge=1, le=1000)] = 2
     rollback_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    endpoints: dict[str, EndpointAccess] = {}
     assistant_overrides: dict[str, Any] = {}
 
     def table_root(self, assistant: str) -> str:

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psycopg
 import pytest
 
-from llmops.embedding import Embedder, embed_cached
+from llmops.embedding import Embedder, Meter, embed_cached
 from llmops.embedding import _cache as cache
 from llmops.errors import IntegrityError, ServiceUnavailable
 
@@ -50,16 +49,16 @@ def test_what_was_embedded_before_a_failure_is_kept(
 ) -> None:
     url = database.url("llmops_worker")
     monkeypatch.setattr(cache, "_BATCH", 2)
-    embed, calls = Embedder.embed, []
+    embed, calls = Embedder.embed_parts, []
 
-    def fail_at_the_third(self: Embedder, texts: list[str]) -> np.ndarray:
+    def fail_at_the_third(self: Embedder, texts: list[str], meter: Meter) -> Any:
         calls.append(texts)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return embed(self, texts)
+        return embed(self, texts, meter)
 
     with monkeypatch.context() as broken:
-        broken.setattr(Embedder, "embed", fail_at_the_third)
+        broken.setattr(Embedder, "embed_parts", fail_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             embed_cached(embedder, TEXTS, url)
     retried = embed_cached(embedder, TEXTS, url)

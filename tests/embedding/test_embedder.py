@@ -138,7 +138,7 @@ def test_a_damaged_file_is_named(base_embedder: Path, tmp_path: Path, part: str)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingInput, match=r"nowhere.*model\.onnx"):
+    with pytest.raises(MissingInput, match=r"nowhere.*embedder\.json"):
         Embedder.load(tmp_path / "nowhere")
 
 

@@ -20,9 +20,11 @@ def test_it_returns_what_a_plain_embedder_returns_and_computes_each_text_once(
     embedder = RememberingEmbedder.load(base_embedder)
     assert isinstance(embedder, RememberingEmbedder)
     computed: list[str] = []
-    plain = Embedder.embed
+    plain = Embedder._vectors
     monkeypatch.setattr(
-        Embedder, "embed", lambda self, texts: (computed.extend(texts), plain(self, texts))[1]
+        Embedder,
+        "_vectors",
+        lambda self, texts, meter: (computed.extend(texts), plain(self, texts, meter))[1],
     )
     for _ in range(2):
         assert np.array_equal(embedder.embed(TEXTS), expected)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from llmops.embedding import Meter
 
 
 class HashEmbedder:
@@ -24,11 +26,23 @@ class HashEmbedder:
         self.name = name
         self.dimension = dimension
         self.max_tokens = 256
+        self.window = 1
         self.fingerprint = hashlib.sha256(f"{name} {dimension}".encode()).hexdigest()
         self.history: list[str] = []
         self._before = before
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def meter(self) -> Meter:
+        return Meter()
+
+    def embed_parts(
+        self, texts: Sequence[str], meter: Meter
+    ) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+        yield list(range(len(texts))), self.embed(texts, meter)
+
+    def embed_queries(self, texts: Sequence[str], meter: Meter | None = None) -> NDArray[np.float32]:
+        return self.embed(texts, meter)
+
+    def embed(self, texts: Sequence[str], meter: Meter | None = None) -> NDArray[np.float32]:
         if self._before:
             self._before(texts)
         self.history += texts

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from llmops.chain._answer import REFUSAL, Draft, Inquiry, Responder
 from llmops.chain._prompt import AnswerReader, PromptTemplate, context
+from llmops.endpoints import find_key
 from llmops.errors import ConfigurationError
-from llmops.llm import ChatEndpoint, Completion, EndpointLimits, check_url, read_key
-from llmops.settings import Section, include_root
+from llmops.llm import ChatEndpoint, Completion, EndpointLimits, check_url
+from llmops.settings import Section
 
 if TYPE_CHECKING:
     from llmops.chain._retrieval import Retrieval
@@ -60,7 +60,7 @@ class ChatGenerator(Section):
     def prepare(self, prompt: str, retrieval: Retrieval, embedder: Embedder | None) -> Responder:
         """Return what answers with this model; raise ConfigurationError for a wrong prompt or key file."""
         template = PromptTemplate(prompt, with_context=retrieval.kind != "none")
-        key = read_key(_resolved(self.key_file)) if self.key_file else None
+        key = find_key(self.key_file)
         limits = EndpointLimits(timeout=self.timeout_seconds, attempts=self.attempts)
         endpoint = ChatEndpoint(self.url, self.model, key=key, limits=limits)
         return _ChatResponder(self, template, endpoint, retrieves=retrieval.kind != "none")
@@ -116,8 +116,3 @@ def _draft(reader: AnswerReader, completion: Completion) -> Draft:
         finish_reason=completion.finish_reason,
         invalid_citations=reader.invalid,
     )
-
-
-def _resolved(key_file: str) -> Path:
-    path = Path(key_file).expanduser()
-    return path if path.is_absolute() else include_root().parent / path

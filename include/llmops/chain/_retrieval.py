@@ -65,7 +65,7 @@ class HybridRetrieval(Section):
         """Return the question's vector and the best chunks for it, at most ``top_k``."""
         assert embedder is not None
         assert searcher is not None
-        vector = embedder.embed([question])[0]
+        vector = embedder.embed_queries([question])[0]
         return vector, tuple(searcher(question, vector)[: self.top_k])
 
     def check(self, embedder: Embedder | None, searcher: Searcher | None) -> None:

@@ -89,7 +89,8 @@ class Story:
     def _prepare(self) -> str:
         """Check what was wished for and write the assistant's overlay; return the assistant's name."""
         if self.wishes.llm:
-            from llmops.llm import check_url, read_key
+            from llmops.endpoints import read_key
+            from llmops.llm import check_url
 
             check_url(self.wishes.llm)
             if key_file := self._key_file():

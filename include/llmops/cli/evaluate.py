@@ -170,7 +170,7 @@ def _product_path(
                     connection,
                     _GENERATION,
                     question,
-                    embedder.embed([question])[0],
+                    embedder.embed_queries([question])[0],
                     top_k=_CANDIDATES,
                     candidates=_CANDIDATES,
                     mode=mode,

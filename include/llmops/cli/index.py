@@ -95,7 +95,7 @@ def follow_command(host: str, health_port: int) -> None:
 def _load_embedder(environment: Environment, generation: Generation) -> Embedder:
     """Fetch a generation's embedder from the registry, every file checked against its pin, and load it."""
     registry = Registry(environment.mlflow_url, environment.catalog, generation.assistant, home() / "models")
-    return Embedder.load(registry.fetch(generation.embedder))
+    return Embedder.load(registry.fetch(generation.embedder), endpoints=environment.endpoints)
 
 
 def _distance(environment: Environment, generation: Generation) -> str:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from llmops.assistant import load_assistant
+from llmops.manifest import ArtifactPin
+from llmops.registry import Registry
 from llmops.release import registry_of
 from llmops.settings import load_environment
+
+if TYPE_CHECKING:
+    from llmops.training import DatabricksEmbedder, OpenAIEmbedder
 
 _assistant = click.option(
     "--assistant", default="library_guide", show_default=True, help="Name of the assistant."
@@ -28,31 +34,83 @@ def command() -> None:
 @click.option(
     "--folder", type=click.Path(path_type=Path), help="A sentence-transformers model with safetensors."
 )
+@click.option(
+    "--kind", type=click.Choice(["openai", "databricks"]), help="Register a model behind an endpoint instead."
+)
+@click.option("--url", help="Base URL of the endpoint (openai), or of the workspace (databricks).")
+@click.option("--endpoint", help="Name of the serving endpoint (databricks).")
+@click.option("--model", help="Name of the model, as requests carry it.")
+@click.option("--dimension", type=int, help="How many numbers a vector has.")
+@click.option("--max-tokens", type=int, help="Where longer texts are cut.")
 @_assistant
 @_environment
-def import_model(folder: Path | None, assistant: str, environment_name: str | None) -> None:
-    """Export an embedder and register it: the packaged base model, or the one in --folder."""
-    import tempfile
+def import_model(
+    folder: Path | None, assistant: str, environment_name: str | None, kind: str | None, **options: Any
+) -> None:
+    """Register an embedder: the one of the assistant's file, the model in --folder, or one behind an endpoint.
 
-    from llmops.training import ensure_base_embedder, export_embedder
-
+    A remote one is asked what it computes now: run this again when its model was changed on purpose. Keys are
+    never given here: `endpoints` in the environment's file says where they are.
+    """
     environment = load_environment(environment_name)
     chosen = load_assistant(assistant, environment)
     registry = registry_of(environment, assistant)
-    if folder is None:
-        pin = ensure_base_embedder(registry, chosen.base_embedder)
+    given = {key: value for key, value in options.items() if value is not None}
+    if folder is not None and (kind or given):
+        raise click.UsageError("--folder is a local model: give it alone")
+    if folder is not None:
+        pin = _import_folder(registry, folder)
     else:
-        source = folder.expanduser().resolve()
-        with tempfile.TemporaryDirectory() as scratch:
-            exported = export_embedder(source, Path(scratch) / "embedder", name=source.name)
-            pin = registry.register_model(
-                "embedder",
-                exported,
-                params={"imported_from": source.name},
-                metrics={},
-                tags={"base_model": source.name},
+        choice = _choice(kind, given) if kind or given else chosen.embedder
+        pin = choice.register(registry, environment.endpoints)
+        if choice.identity != chosen.embedder.identity:
+            click.echo(
+                f"{assistant} is configured with another embedder: releases take this one when its `embedder` is "
+                f"written as registered here, or when a release run names {pin.uri}",
+                err=True,
             )
     click.echo(f"{pin.uri}  fingerprint {pin.fingerprint[:12]}")
+
+
+def _import_folder(registry: Registry, folder: Path) -> ArtifactPin:
+    """Export a sentence-transformers model and register it."""
+    import tempfile
+
+    from llmops.training import export_embedder
+
+    source = folder.expanduser().resolve()
+    with tempfile.TemporaryDirectory() as scratch:
+        exported = export_embedder(source, Path(scratch) / "embedder", name=source.name)
+        return registry.register_model(
+            "embedder",
+            exported,
+            params={"imported_from": source.name},
+            metrics={},
+            tags={"base_model": source.name},
+        )
+
+
+def _choice(kind: str | None, given: Mapping[str, Any]) -> OpenAIEmbedder | DatabricksEmbedder:
+    """Return the remote embedder that the options describe."""
+    from pydantic import ValidationError
+
+    from llmops.training import DatabricksEmbedder, OpenAIEmbedder
+
+    if kind is None:
+        raise click.UsageError("say with --kind what is behind the endpoint")
+    values = dict(given)
+    if kind == "databricks" and "url" in values:
+        values["host"] = values.pop("url")
+    try:
+        if kind == "databricks":
+            return DatabricksEmbedder.model_validate({"kind": kind, **values})
+        return OpenAIEmbedder.model_validate({"kind": kind, **values})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"--{'-'.join(map(str, each['loc'])).replace('_', '-')}: {each['msg']}"
+            for each in error.errors(include_url=False, include_input=False)
+        )
+        raise click.UsageError(problems) from error
 
 
 @command.command("list")

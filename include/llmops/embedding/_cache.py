@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from llmops.database import connect
 from llmops.embedding._embedder import Embedder
+from llmops.embedding._meter import EmbeddingUsage, Meter
 from llmops.errors import IntegrityError
 
 __all__ = ["CachedVectors", "embed_cached"]
@@ -24,35 +25,43 @@ _LOOKUP = 5000
 
 @dataclass(frozen=True)
 class CachedVectors:
-    """One vector per text, and how many distinct texts were embedded now or reused from before."""
+    """One vector per text, how many distinct texts were embedded now or reused from before, and what that used."""
 
     vectors: NDArray[np.float32]
     embedded: int
     reused: int
+    usage: EmbeddingUsage
 
 
-def embed_cached(embedder: Embedder, texts: Sequence[str], database_url: str) -> CachedVectors:
+def embed_cached(
+    embedder: Embedder, texts: Sequence[str], database_url: str, meter: Meter | None = None
+) -> CachedVectors:
     """Return the vectors of ``texts``, shape (number of texts, dimension), embedding only new texts.
 
-    New vectors are committed batch by batch, so that a run that is killed loses one batch at most.
-    Raises ServiceUnavailable when Postgres does not answer.
+    New vectors are committed as they are made, so that a run that is killed loses one batch at most. With a
+    ``meter`` the call is part of that run and of its budget, else it is a run of its own; ``usage`` is that of the
+    call. Raises ServiceUnavailable when Postgres does not answer, and what ``Embedder.embed`` raises.
     """
+    meter = meter or embedder.meter()
+    before = meter.usage
     hashes = [_text_hash(text) for text in texts]
     by_hash = dict(zip(hashes, texts, strict=True))
     known = _read(embedder, list(by_hash), database_url)
     reused = len(known)
     # Batches of similar length keep the embedder's threads equally busy.
     missing = sorted(by_hash.keys() - known.keys(), key=lambda key: (-len(by_hash[key]), key))
-    for start in range(0, len(missing), _BATCH):
-        batch = missing[start : start + _BATCH]
-        made = dict(zip(batch, embedder.embed([by_hash[key] for key in batch]), strict=True))
-        _write(embedder.fingerprint, made, database_url)
-        known |= made
+    size = max(_BATCH, embedder.window)
+    for start in range(0, len(missing), size):
+        batch = missing[start : start + size]
+        for positions, part in embedder.embed_parts([by_hash[key] for key in batch], meter):
+            made = dict(zip((batch[i] for i in positions), part, strict=True))
+            _write(embedder.fingerprint, made, database_url)
+            known |= made
     vectors = np.empty((len(texts), embedder.dimension), np.float32)
     for i, key in enumerate(hashes):
         vectors[i] = known[key]
     log.info("Embedded %d texts and reused %d vectors of %s", len(missing), reused, embedder.name)
-    return CachedVectors(vectors, embedded=len(missing), reused=reused)
+    return CachedVectors(vectors, embedded=len(missing), reused=reused, usage=meter.usage - before)
 
 
 def _text_hash(text: str) -> bytes:

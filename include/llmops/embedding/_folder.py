@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from typing import Any
 
 from llmops.errors import IntegrityError, MissingInput
+from llmops.settings import EndpointAccess
 
-__all__ = ["DESCRIPTION", "GRAPH", "TOKENIZER", "EmbedderDescription", "parse_description", "read_part"]
+__all__ = ["DESCRIPTION", "GRAPH", "TOKENIZER", "Opening", "open_tokenizer", "read_part"]
 
 GRAPH = "model.onnx"
 TOKENIZER = "tokenizer.json"
 DESCRIPTION = "embedder.json"
 
 
-class EmbedderDescription(BaseModel):
-    """What ``embedder.json`` says about the files beside it.
+@dataclass(frozen=True)
+class Opening:
+    """What a description is given to make its embedder from: its folder, and what it may use here."""
 
-    ``source_digest`` is the sha-256 of the ``model.safetensors`` that the graph was exported from.
-    """
+    folder: Path
+    parts: Mapping[str, bytes]
+    threads: int | None
+    endpoints: Mapping[str, EndpointAccess]
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    dimension: PositiveInt
-    max_tokens: PositiveInt
-    pooling: Literal["mean", "cls"]
-    source_digest: str
+    def tokenizer(self, max_tokens: int | None = None) -> Any:
+        """Return the folder's tokenizer, without padding, that cuts a text at ``max_tokens`` or not at all."""
+        return open_tokenizer(self.parts[TOKENIZER], self.folder, max_tokens)
 
 
 def read_part(folder: Path, name: str) -> bytes:
@@ -41,12 +41,19 @@ def read_part(folder: Path, name: str) -> bytes:
         ) from error
 
 
-def parse_description(text: bytes, folder: Path) -> EmbedderDescription:
-    """Return the description in ``text``; raise IntegrityError when it is none."""
+def open_tokenizer(content: bytes, folder: Path, max_tokens: int | None) -> Any:
+    """Return the tokenizer in ``content``, without padding, that cuts at ``max_tokens`` or not at all."""
+    import tokenizers
+
     try:
-        return EmbedderDescription.model_validate_json(text)
-    except ValidationError as error:
+        tokenizer = tokenizers.Tokenizer.from_str(content.decode())
+    except Exception as error:  # the library raises bare Exception
         raise IntegrityError(
-            f"{DESCRIPTION} in {str(folder)!r} does not describe an embedder "
-            f"({error.error_count()} problems): import the model again"
+            f"{TOKENIZER} in {str(folder)!r} is no tokenizer ({error}): import the model again"
         ) from error
+    tokenizer.no_padding()
+    if max_tokens is None:
+        tokenizer.no_truncation()
+    else:
+        tokenizer.enable_truncation(max_tokens)
+    return tokenizer

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llmops.embedding._embedder import Embedder
+from llmops.embedding._meter import Meter
 
 __all__ = ["RememberingEmbedder"]
 
@@ -29,13 +30,12 @@ class RememberingEmbedder(Embedder):
         self._memory: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return one unit vector per text, float32, shape (number of texts, dimension)."""
+    def _vectors(self, texts: Sequence[str], meter: Meter | None) -> NDArray[np.float32]:
         with self._lock:
             known = {text: self._memory[text] for text in texts if text in self._memory}
         unknown = [text for text in dict.fromkeys(texts) if text not in known]
         if unknown:
-            known.update(zip(unknown, super().embed(unknown), strict=True))
+            known.update(zip(unknown, super()._vectors(unknown, meter), strict=True))
         with self._lock:
             for text in known:
                 self._memory[text] = known[text]

@@ -8,7 +8,6 @@ import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -22,13 +21,14 @@ from pydantic import (
     model_validator,
 )
 
+from llmops.endpoints import find_key
 from llmops.errors import ConfigurationError, LanguageModelError, LlmopsError, ServiceUnavailable
 from llmops.evaluation._cases import Case
 from llmops.evaluation._outputs import Judgement
 from llmops.evaluation._scorers import JUDGED, Observation
-from llmops.llm import ChatEndpoint, EndpointLimits, Message, check_url, read_key
+from llmops.llm import ChatEndpoint, EndpointLimits, Message, check_url
 from llmops.manifest import content_hash
-from llmops.settings import Section, include_root
+from llmops.settings import Section
 
 __all__ = ["Judge", "MlflowJudge", "PromptJudge"]
 
@@ -133,7 +133,7 @@ class PromptJudge(_Judging):
         self._key()
 
     def _key(self) -> str | None:
-        return read_key(_resolved(self.key_file)) if self.key_file else None
+        return find_key(self.key_file)
 
     def judge(self, answered: Sequence[Answered]) -> list[Judgement]:
         """Return the judgement of every answer, in their order; raise ConfigurationError for a wrong key file."""
@@ -264,8 +264,3 @@ def _within(seconds: float, call: Callable[[], Any]) -> Any:
     if failed:
         raise failed[0]
     return found[0]
-
-
-def _resolved(key_file: str) -> Path:
-    path = Path(key_file).expanduser()
-    return path if path.is_absolute() else include_root().parent / path

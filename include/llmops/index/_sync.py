@@ -12,7 +12,7 @@ import numpy as np
 import psycopg
 
 from llmops.database import connect
-from llmops.embedding import Embedder, embed_cached
+from llmops.embedding import Embedder, Meter, embed_cached
 from llmops.errors import EmbedderMismatch, MissingInput, WriteConflict
 from llmops.index._generations import Generation, find_generation, named_errors, read_generation
 from llmops.index._rows import row_of
@@ -65,7 +65,8 @@ def sync(
 
     Raises EmbedderMismatch for another embedder than the generation's, MissingInput when generation or
     chunks table is not there, WriteConflict when another process keeps the lock or has written meanwhile,
-    ServiceUnavailable when Postgres goes away.
+    ServiceUnavailable when Postgres goes away, BudgetExceeded at the end of the embedder's budget for one run, and
+    what asking an endpoint raises; what was embedded until then is reused by the next attempt.
     """
     known = find_generation(url, generation_id)
     _require_embedder(known, embedder)
@@ -116,6 +117,10 @@ class _Run:
     done: int = 0
     planned: int = 0
     began: float = field(default_factory=time.monotonic)
+    meter: Meter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.meter = self.embedder.meter()
 
     def apply(self) -> tuple[Generation, SyncCounts]:
         """Do what is left to do, batch by batch; return the generation and what was done."""
@@ -128,6 +133,12 @@ class _Run:
             self._write(batch, self._standing(work, documents, ahead=left < len(work.ahead), last=not left))
         if not work.again and not work.ahead:
             self._write(_NOTHING, self._standing(work, None, ahead=True, last=True))
+        if (usage := self.meter.usage).tokens:
+            cost = "unknown" if usage.cost is None else f"{usage.cost:.4f}"
+            log.info(
+                "Generation %s: %s used %d tokens, cost %s",
+                self.known.id, self.embedder.name, usage.tokens, cost,
+            )  # fmt: skip
         return self.known, replace(self.counts, version=work.target)
 
     def _prepare(self, documents: Documents) -> Batch:
@@ -147,9 +158,10 @@ class _Run:
     def _embed(self, texts: Sequence[str]) -> Any:
         """Return the vectors of texts, shape (number of texts, dimension), and count them."""
         vectors = np.empty((len(texts), self.embedder.dimension), np.float32)
-        for start in range(0, len(texts), _SLICE):
-            part = texts[start : start + _SLICE]
-            made = embed_cached(self.embedder, part, self.url)
+        size = max(_SLICE, self.embedder.window)
+        for start in range(0, len(texts), size):
+            part = texts[start : start + size]
+            made = embed_cached(self.embedder, part, self.url, self.meter)
             vectors[start : start + len(part)] = made.vectors
             self._count(embedded=made.embedded, reused=made.reused)
             # The session that holds the lock must not look dead however long embedding takes.

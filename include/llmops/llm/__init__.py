@@ -12,9 +12,7 @@ from llmops.llm._fake import (
     Stall,
     Truncated,
 )
-from llmops.llm._key import read_key
 from llmops.llm._messages import Completion, Message, Usage
-from llmops.llm._prices import Price, Prices, load_prices
 
 __all__ = [
     "ChatEndpoint",
@@ -26,14 +24,10 @@ __all__ = [
     "Malformed",
     "Message",
     "Page",
-    "Price",
-    "Prices",
     "Reply",
     "Reset",
     "Stall",
     "Truncated",
     "Usage",
     "check_url",
-    "load_prices",
-    "read_key",
 ]

@@ -3,71 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from llmops.endpoints import Wire, WireError
 
-__all__ = ["ChatChunk", "ChatResponse", "WireError", "events", "parse"]
-
-WireT = TypeVar("WireT", bound=BaseModel)
+__all__ = ["ChatChunk", "ChatResponse", "events"]
 
 _LONGEST_LINE = 1_048_576
 
 
-class WireError(Exception):
-    """An endpoint sent something that is not the protocol; the message says what."""
-
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-
-class _Text(_Wire):
+class _Text(Wire):
     content: str | None = None
     refusal: str | None = None
 
 
-class _Choice(_Wire):
+class _Choice(Wire):
     message: _Text
     finish_reason: str | None = None
 
 
-class _Delta(_Wire):
+class _Delta(Wire):
     delta: _Text = _Text()
     finish_reason: str | None = None
 
 
-class _Usage(_Wire):
+class _Usage(Wire):
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
 
-class ChatResponse(_Wire):
+class ChatResponse(Wire):
     """The body of a plain answer."""
 
-    choices: list[_Choice] = []
+    choices: tuple[_Choice, ...] = ()
     usage: _Usage | None = None
     model: str = ""
     error: Any = None
 
 
-class ChatChunk(_Wire):
+class ChatChunk(Wire):
     """The data of one event of a streamed answer."""
 
-    choices: list[_Delta] = []
+    choices: tuple[_Delta, ...] = ()
     usage: _Usage | None = None
     model: str = ""
     error: Any = None
-
-
-def parse(model: type[WireT], text: str | bytes) -> WireT:
-    """Return JSON as one of the models above; raise WireError when it is not."""
-    try:
-        return model.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "body"
-        raise WireError(f"{place}: {first['msg']}") from error
 
 
 def events(chunks: Iterable[bytes]) -> Iterator[str]:

@@ -28,7 +28,7 @@ __all__ = [
 
 @step("llmops.release")
 def prepare_embedder(run: Run) -> dict[str, Any]:
-    """Import the assistant's base embedder unless it is registered already."""
+    """Register the assistant's embedder unless it is registered already."""
     from llmops.assistant import load_assistant
     from llmops.release import ensure_embedder
 

@@ -20,7 +20,8 @@ _LINEAGE = ("dataset_digest", "base", "training_digest")
 def build_training_set(run: Run) -> dict[str, Any]:
     """Write the pairs of headings and section bodies, without any document of the evaluation set.
 
-    Where no document is left, there is nothing to learn, and the run is skipped.
+    Where no document is left there is nothing to learn, and a model behind an endpoint cannot be trained here: the
+    run is skipped.
 
     ``known`` is the embedder that was already trained on exactly this: same pairs, base and settings.
     """
@@ -28,12 +29,16 @@ def build_training_set(run: Run) -> dict[str, Any]:
     from llmops.lakehouse import LakeTable
     from llmops.manifest import content_hash
     from llmops.release import evaluation_cases, own_chunks, registry_of
-    from llmops.training import build_pairs, ensure_base_embedder, save_pairs
+    from llmops.training import build_pairs, save_pairs
 
     assistant = load_assistant(run.assistant, run.environment)
     registry = registry_of(run.environment, run.assistant)
     wanted = run.params.get("base")
-    base = registry.pin(wanted) if wanted else ensure_base_embedder(registry, assistant.base_embedder)
+    if not wanted and assistant.embedder.kind != "onnx":
+        raise AirflowSkipException(
+            f"the embedder of {run.assistant!r} is of kind {assistant.embedder.kind!r}: only a local one can be trained"
+        )
+    base = registry.pin(wanted) if wanted else assistant.embedder.ensure(registry, run.environment.endpoints)
     cases = evaluation_cases(run.environment, assistant)
     names = {name for case in cases for name in case.expected_documents}
     used = {(source, path) for source, _, path in (name.partition(":") for name in names)}
@@ -86,6 +91,7 @@ def register_embedder(
     """Register what was trained with its lineage: data, base, settings, metrics, author."""
     from llmops.assistant import load_assistant
     from llmops.release import registry_of
+    from llmops.training import choice_tags
 
     registry = registry_of(run.environment, run.assistant)
     if trained["trained"]:
@@ -96,7 +102,7 @@ def register_embedder(
             run.staging / "embedder",
             params={**settings, **lineage},
             metrics=trained["metrics"],
-            tags={**lineage, "trained_by": ",".join(run.authors)},
+            tags={**choice_tags(registry, lineage["base"]), **lineage, "trained_by": ",".join(run.authors)},
         )
     else:
         pin = registry.pin(training_set["known"])

@@ -13,13 +13,14 @@ from llmops.errors import ConfigurationError, MissingInput
 from llmops.evaluation import Case, cases_digest, derive_cases, load_cases, save_cases
 from llmops.index import Generation, create_generation, generation_id
 from llmops.lakehouse import LakeTable
-from llmops.llm import load_prices
 from llmops.manifest import ArtifactPin, IndexPin, Manifest, content_hash
+from llmops.prices import load_prices
 from llmops.registry import Registry
 from llmops.release._code import code_digest, commit, committers, is_dirty
 from llmops.release._ledger import current_release
 from llmops.release._store import read_manifest, save_manifest
 from llmops.settings import Environment, home
+from llmops.training import newest_embedder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,12 +39,12 @@ def assemble(
 ) -> Manifest:
     """Pin everything the assistant would answer with now, store the manifest and return it.
 
-    ``embedder_uri`` names a registered embedder; None takes the newest. Authors are ``authors`` (who started
-    this), who trained the embedder, and who changed the code since the production release; without any of them
+    ``embedder_uri`` names a registered embedder; None takes the newest of the assistant's own. Authors are ``authors``
+    (who started this), who trained the embedder, and who changed the code since production; without any of them
     the notary asks for two approvers. Raises MissingInput where a part is not there yet.
     """
     registry = registry_of(environment, assistant.name)
-    pin = None if assistant.retrieval.kind == "none" else _embedder(registry, embedder_uri)
+    pin = None if assistant.retrieval.kind == "none" else own_embedder(registry, assistant, embedder_uri)
     wrote = _committers(environment, assistant.name)
     people = tuple(sorted({name for name in (*authors, *_trainers(registry, pin), *(wrote or ())) if name}))
     cases = evaluation_cases(environment, assistant)
@@ -100,11 +101,13 @@ def release_cases(environment: Environment, manifest: Manifest) -> list[Case]:
     return cases
 
 
-def _embedder(registry: Registry, uri: str | None) -> ArtifactPin:
-    pin = registry.pin(uri) if uri else registry.latest("embedder")
+def own_embedder(registry: Registry, assistant: Assistant, uri: str | None = None) -> ArtifactPin:
+    """Return the pin of the embedder at ``uri``, by default the newest of the one that the assistant chooses."""
+    pin = registry.pin(uri) if uri else newest_embedder(registry, assistant.embedder)
     if pin is None:
         raise MissingInput(
-            "no embedder is registered: run ingest_documents first, it imports the base embedder"
+            f"assistant {assistant.name!r} has no embedder yet: run ingest_documents first, it registers the one of "
+            "the assistant's file"
         )
     return pin
 
@@ -142,7 +145,9 @@ def own_chunks(environment: Environment, assistant: Assistant) -> pa.Table:
     import pyarrow.compute as pc
 
     registry = registry_of(environment, assistant.name)
-    digest = assistant.chunker.digest(Embedder.load(registry.fetch(_embedder(registry, None))).tokenizer_file)
+    digest = assistant.chunker.digest(
+        Embedder.load(registry.fetch(own_embedder(registry, assistant))).tokenizer_file
+    )
     chunks = LakeTable(environment.table_root(assistant.name), "chunks").read()
     return chunks.filter(pc.equal(pc.cast(chunks["chunker"], "large_string"), digest))
 

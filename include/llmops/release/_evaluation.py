@@ -29,8 +29,8 @@ from llmops.evaluation import (
     require_power,
 )
 from llmops.index import dump, find_generation
-from llmops.llm import Prices, load_prices
 from llmops.manifest import Manifest, canonical_json, content_hash
+from llmops.prices import Prices, load_prices
 from llmops.release._assemble import registry_of, release_cases
 from llmops.release._code import code_digest
 from llmops.release._gate_texts import production_report, save_gate_texts, with_texts
@@ -166,7 +166,7 @@ def pricing_of(manifest: Manifest, prices: Prices) -> Pricing:
             return 0.0, None
         if answer.usage is None:
             return None, "the endpoint did not say how many tokens it used"
-        cost = prices.cost(generator["model"], answer.usage)
+        cost = prices.cost(generator["model"], answer.usage.prompt_tokens, answer.usage.completion_tokens)
         return cost, None if cost is not None else f"prices.yaml has no model {generator['model']!r}"
 
     return price

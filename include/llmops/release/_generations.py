@@ -10,26 +10,24 @@ from llmops.assistant import Assistant
 from llmops.corpus import Chunker
 from llmops.database import advisory_lock, connect
 from llmops.embedding import Embedder
-from llmops.errors import MissingInput
 from llmops.index import Generation, SyncCounts, generations, sync
 from llmops.lakehouse import LakeTable
 from llmops.manifest import ArtifactPin, Manifest
-from llmops.release._assemble import registry_of
+from llmops.release._assemble import own_embedder, registry_of
 from llmops.release._ledger import current_release
 from llmops.release._store import list_releases, read_manifest
 from llmops.settings import Environment
-from llmops.training import ensure_base_embedder
 
 _CHUNKER: TypeAdapter[Chunker] = TypeAdapter(Chunker)
 
 
 def ensure_embedder(environment: Environment, assistant: Assistant) -> ArtifactPin | None:
-    """Import the assistant's base embedder unless it is registered; None when the assistant retrieves nothing."""
+    """Register the assistant's embedder unless it is; None when the assistant retrieves nothing."""
     if assistant.retrieval.kind == "none":
         return None
     url = environment.database_url.get_secret_value()
     with advisory_lock(url, f"embedder:{environment.catalog}:{assistant.name}"):
-        return ensure_base_embedder(registry_of(environment, assistant.name), assistant.base_embedder)
+        return assistant.embedder.ensure(registry_of(environment, assistant.name), environment.endpoints)
 
 
 def chunkers_in_use(environment: Environment, assistant: Assistant) -> dict[str, tuple[Chunker, Path]]:
@@ -40,10 +38,7 @@ def chunkers_in_use(environment: Environment, assistant: Assistant) -> dict[str,
     if assistant.retrieval.kind == "none":
         return {}
     registry = registry_of(environment, assistant.name)
-    newest = registry.latest("embedder")
-    if newest is None:
-        raise MissingInput(f"assistant {assistant.name!r} has no embedder yet: run ingest_documents")
-    tokenizer = Embedder.load(registry.fetch(newest)).tokenizer_file
+    tokenizer = Embedder.load(registry.fetch(own_embedder(registry, assistant))).tokenizer_file
     chunkers = {assistant.chunker.digest(tokenizer): (assistant.chunker, tokenizer)}
     for manifest in _followed_manifests(environment, assistant.name):
         if manifest.index is None or manifest.embedder is None:
@@ -57,7 +52,8 @@ def chunkers_in_use(environment: Environment, assistant: Assistant) -> dict[str,
 def load_embedder(environment: Environment, generation: Generation) -> Embedder:
     """Return the embedder of a generation, every file checked against its digest."""
     pin: ArtifactPin = generation.embedder
-    return Embedder.load(registry_of(environment, generation.assistant).fetch(pin))
+    folder = registry_of(environment, generation.assistant).fetch(pin)
+    return Embedder.load(folder, endpoints=environment.endpoints)
 
 
 def sync_generation(environment: Environment, generation: Generation) -> SyncCounts:

@@ -22,7 +22,7 @@ from llmops.release._code import code_digest
 from llmops.release._ledger import current_release, newest_move
 from llmops.release._store import read_manifest
 from llmops.release._verify import evidence_for, require_generation, require_matching, require_not_revoked
-from llmops.settings import Environment
+from llmops.settings import EndpointAccess, Environment
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def build_chain(
         chain = Chain(generator, settings, prompt, embedder=None, searcher=None)
         return LoadedRelease(manifest.release_id, manifest, chain, lambda: None)
     require_generation(environment, manifest)
-    embedder = _embedder(registry.fetch(manifest.embedder))
+    embedder = _embedder(registry.fetch(manifest.embedder), tuple(environment.endpoints.items()))
     require_matching(embedder, manifest)
     pool = open_pool(url, size=8, wait_seconds=10)
     generation = manifest.index.generation
@@ -133,9 +133,9 @@ def report_replica(
 
 
 @functools.lru_cache(maxsize=4)
-def _embedder(folder: Path) -> Embedder:
+def _embedder(folder: Path, endpoints: tuple[tuple[str, EndpointAccess], ...]) -> Embedder:
     """Return the embedder of a folder; releases that share it share what it remembers.
 
     The folder's name is the digest of what it holds, so it never comes to hold something else.
     """
-    return RememberingEmbedder.load(folder)
+    return RememberingEmbedder.load(folder, endpoints=dict(endpoints))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from llmops.errors import ConfigurationError, IntegrityError, MissingInput
 from llmops.manifest import ArtifactPin
 from llmops.registry import Registry
-from llmops.training._export import export_embedder
+from llmops.training._export import export_embedder, write_tokenizer
 
-__all__ = ["ensure_base_embedder", "import_base_embedder"]
+__all__ = ["ensure_base_embedder", "import_base_embedder", "packaged_tokenizer"]
 
 _PACKAGED = {
     "all-MiniLM-L6-v2": (
@@ -29,17 +30,8 @@ def import_base_embedder(folder: Path, *, name: str = "all-MiniLM-L6-v2") -> Pat
     Raises ConfigurationError for a name that no package is known for, MissingInput when the package is
     not installed, and IntegrityError when its weights are not the published ones.
     """
-    if name not in _PACKAGED:
-        raise ConfigurationError(
-            f"no packaged embedder is called {name!r} (there is: {', '.join(_PACKAGED)})"
-        )
+    model = _packaged(name)
     package, digest = _PACKAGED[name]
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise MissingInput(
-            f"the package {package!r} with the model {name!r} is not installed: run `make setup`"
-        )
-    model = Path(spec.origin).parent / "model"
     found = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
     if found != digest:
         raise IntegrityError(
@@ -49,8 +41,24 @@ def import_base_embedder(folder: Path, *, name: str = "all-MiniLM-L6-v2") -> Pat
     return export_embedder(model, folder, name=name)
 
 
-def ensure_base_embedder(registry: Registry, name: str = "all-MiniLM-L6-v2") -> ArtifactPin:
-    """Return the pin of the packaged model called ``name``, imported and registered now if it is new."""
+def packaged_tokenizer(name: str = "all-MiniLM-L6-v2") -> bytes:
+    """Return the ``tokenizer.json`` of a packaged model, without truncation and padding.
+
+    It measures lengths for a remote embedder, whose own tokenizer nobody has here.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "tokenizer.json"
+        write_tokenizer(_packaged(name) / "tokenizer.json", file)
+        return file.read_bytes()
+
+
+def ensure_base_embedder(
+    registry: Registry, name: str = "all-MiniLM-L6-v2", *, tags: Mapping[str, str] | None = None
+) -> ArtifactPin:
+    """Return the pin of the packaged model called ``name``, imported and registered now if it is new.
+
+    It is registered with ``tags`` besides its name.
+    """
     known = registry.latest("embedder", base_model=name)
     if known is not None:
         return known
@@ -59,8 +67,23 @@ def ensure_base_embedder(registry: Registry, name: str = "all-MiniLM-L6-v2") -> 
         _exported(name, registry.cache),
         params={"base_model": name},
         metrics={},
-        tags={"base_model": name},
+        tags={"base_model": name, **(tags or {})},
     )
+
+
+def _packaged(name: str) -> Path:
+    """Return the folder of a packaged model."""
+    if name not in _PACKAGED:
+        raise ConfigurationError(
+            f"no packaged embedder is called {name!r} (there is: {', '.join(_PACKAGED)})"
+        )
+    package, _ = _PACKAGED[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise MissingInput(
+            f"the package {package!r} with the model {name!r} is not installed: run `make setup`"
+        )
+    return Path(spec.origin).parent / "model"
 
 
 def _exported(name: str, cache: Path) -> Path:

@@ -13,11 +13,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from llmops.embedding import Embedder, EmbedderDescription
+from llmops.embedding import Embedder, OnnxDescription
 from llmops.errors import ConfigurationError, IntegrityError, MissingInput
 from llmops.training._quiet import quiet_libraries
 
-__all__ = ["export_embedder"]
+__all__ = ["export_embedder", "write_tokenizer"]
 
 log = logging.getLogger(__name__)
 
@@ -76,16 +76,18 @@ def export_embedder(model: Path, folder: Path, *, name: str) -> Path:
             if (model / part).is_file():
                 (scratch / part).parent.mkdir(exist_ok=True)
                 shutil.copyfile(model / part, scratch / part)
-        _write_tokenizer(model / "tokenizer.json", scratch / "tokenizer.json")
+        write_tokenizer(model / "tokenizer.json", scratch / "tokenizer.json")
         _write_graph(network, scratch / "model.onnx")
-        description = EmbedderDescription(
+        description = OnnxDescription(
             name=name,
             dimension=network.dimension,
             max_tokens=max_tokens,
             pooling=pooling,
             source_digest=hashlib.sha256((model / _WEIGHTS).read_bytes()).hexdigest(),
         )
-        (scratch / "embedder.json").write_text(description.model_dump_json(indent=2) + "\n")
+        (scratch / "embedder.json").write_text(
+            description.model_dump_json(indent=2, exclude_unset=True) + "\n"
+        )
         cosine = _check(model, network, Embedder.load(scratch))
         shutil.rmtree(folder, ignore_errors=True)
         scratch.rename(folder)
@@ -125,7 +127,7 @@ def _read_json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-def _write_tokenizer(source: Path, target: Path) -> None:
+def write_tokenizer(source: Path, target: Path) -> None:
     """Copy a tokenizer without its truncation and padding, which would make every count wrong."""
     from tokenizers import Tokenizer
 

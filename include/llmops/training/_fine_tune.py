@@ -62,7 +62,12 @@ def fine_tune_embedder(base: Path, pairs: PairSet, spec: TrainingSpec, folder: P
     if len(pairs.pairs) < 2:
         raise MissingInput(f"{len(pairs.pairs)} pairs are too few to train on: two are needed at least")
     quiet_libraries()
-    name = f"{Embedder.load(base, threads=1).name}+{pairs.digest[:8]}"
+    known = Embedder.load(base, threads=1)
+    if known.description.kind != "onnx":
+        raise ConfigurationError(
+            f"embedder {known.name!r} is behind an endpoint: only a local one can be trained, name one as base"
+        )
+    name = f"{known.name}+{pairs.digest[:8]}"
     with tempfile.TemporaryDirectory(prefix="llmops-training-") as scratch:
         started = time.monotonic()
         losses = _train(base, _sample(pairs.pairs, spec), spec, Path(scratch))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from llmops.errors import ConfigurationError
-from llmops.llm import Prices, Usage, load_prices
+from llmops.prices import Prices, load_prices
 from llmops.settings import include_root, read_yaml
 
 TABLE = "currency: EUR\nas_of: 2026-05-01\nmodels:\n  small: {input_per_million: 2, output_per_million: 8}\n"
@@ -24,12 +24,12 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_tokens_given_and_written_cost_what_the_table_says(shipped: Path) -> None:
-    assert load_prices().cost("small", Usage(1_000_000, 500_000)) == 6
-    assert load_prices().cost("small", Usage(0, 0)) == 0
+    assert load_prices().cost("small", 1_000_000, 500_000) == 6
+    assert load_prices().cost("small", 0, 0) == 0
 
 
 def test_a_model_that_is_not_listed_has_no_cost(shipped: Path) -> None:
-    assert load_prices().cost("Small", Usage(10, 10)) is None
+    assert load_prices().cost("Small", 10, 10) is None
 
 
 def test_the_table_of_local_state_takes_the_place_of_the_shipped_one(shipped: Path, tmp_path: Path) -> None:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from llmops.endpoints import read_key
 from llmops.errors import ConfigurationError
-from llmops.llm import read_key
 
 
 def key_file(folder: Path, content: bytes, mode: int = 0o600) -> Path:

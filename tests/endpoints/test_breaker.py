@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from llmops.endpoints._breaker import Breaker
 from llmops.errors import LanguageModelError, ServiceUnavailable
-from llmops.llm._breaker import Breaker
 
 
 def end(breaker: Breaker, error: Exception) -> None:

@@ -9,7 +9,6 @@ from typing import Annotated
 from pydantic import Field
 
 from llmops.errors import ConfigurationError
-from llmops.llm._messages import Usage
 from llmops.manifest import content_hash
 from llmops.settings import Section, home, include_root, read_yaml, validate
 
@@ -22,10 +21,13 @@ _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Price(Section):
-    """What a million tokens of one model cost: those it is given, and those it writes."""
+    """What a million tokens of one model cost: those it is given, and those it writes.
+
+    A model for embeddings writes none, so it has no ``output_per_million``.
+    """
 
     input_per_million: _Amount
-    output_per_million: _Amount
+    output_per_million: _Amount | None = None
 
 
 class Prices(Section):
@@ -43,13 +45,12 @@ class Prices(Section):
         """Return the sha-256 of the whole table, 64 hexadecimal digits."""
         return content_hash(self.model_dump(mode="json"))
 
-    def cost(self, model: str, usage: Usage) -> float | None:
-        """Return what an answer of ``model`` cost in ``currency``, or None when its price is not known."""
+    def cost(self, model: str, given: int, written: int = 0) -> float | None:
+        """Return what tokens given to and written by ``model`` cost in ``currency``, or None when that is not known."""
         price = self.models.get(model)
-        if price is None:
+        if price is None or (written and price.output_per_million is None):
             return None
-        given = usage.prompt_tokens * price.input_per_million
-        return (given + usage.completion_tokens * price.output_per_million) / _MILLION
+        return (given * price.input_per_million + written * (price.output_per_million or 0)) / _MILLION
 
 
 def load_prices() -> Prices:

@@ -1,4 +1,4 @@
-"""The key of an endpoint, read from a file so that it is in no variable, argument or log."""
+"""The key of an endpoint, from a file or a variable, so that it is in no configuration, argument or log."""
 
 from __future__ import annotations
 
@@ -7,12 +7,29 @@ import stat
 from pathlib import Path
 
 from llmops.errors import ConfigurationError
+from llmops.settings import environ, include_root
 
-__all__ = ["read_key"]
+__all__ = ["find_key", "read_key"]
 
 log = logging.getLogger(__name__)
 
 _LONGEST = 4096
+
+
+def find_key(file: str | None, variable: str | None = None) -> str | None:
+    """Return the key in ``file``, relative to the checkout or absolute, or in an environment variable.
+
+    None when neither is named; ConfigurationError, which never quotes the content, for what is no key.
+    """
+    if file is not None:
+        path = Path(file).expanduser()
+        return read_key(path if path.is_absolute() else include_root().parent / path)
+    if variable is None:
+        return None
+    value = environ().get(variable)
+    if value is None:
+        raise ConfigurationError(f"the environment variable {variable!r} is not set: put the key into it")
+    return _one_word(value.encode(errors="surrogateescape"), f"the environment variable {variable!r}")
 
 
 def read_key(path: Path) -> str:
@@ -32,9 +49,13 @@ def read_key(path: Path) -> str:
         ) from error
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         log.warning("Key file %s can be used by others than its owner: run `chmod 600` on it", path)
+    return _one_word(content, f"key file {str(path)!r}")
+
+
+def _one_word(content: bytes, where: str) -> str:
     key = content.strip()
     if not key or len(content) > _LONGEST or any(not 0x21 <= byte <= 0x7E for byte in key):
         raise ConfigurationError(
-            f"key file {str(path)!r} must hold one key and nothing else: printable ASCII, at most 4 KiB"
+            f"{where} must hold one key and nothing else: printable ASCII, at most 4 KiB"
         )
     return key.decode("ascii")
