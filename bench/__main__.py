@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-_BENCHES = ("parsing", "embedding", "gate", "ledger", "promotions", "demo")
+_BENCHES = ("parsing", "embedding", "gate", "ledger", "promotions", "loading", "search", "demo")
 
 
 def main() -> int:

@@ -8,8 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, Literal
 
-from psycopg import sql
-
 from llmops.errors import ConfigurationError
 
 __all__ = ["EVERYTHING", "Access", "Everything", "conditions", "storable"]
@@ -33,30 +31,26 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,15})(\.[0-9]{1,15})?")
 _MAX_FILTERS, _MAX_VALUES = 10, 1000
 
 
-def conditions(
-    filters: Mapping[str, Sequence[str]], access: Access
-) -> tuple[list[sql.Composable], dict[str, Any]]:
-    """Return what a chunk must fulfil and the values of its parameters; neither keys nor values become SQL.
+def conditions(filters: Mapping[str, Sequence[str]], access: Access) -> tuple[list[str], dict[str, Any]]:
+    """Return what a chunk must fulfil, as constants of this module, and the values of their parameters.
 
     Raises ConfigurationError for filters out of bounds, and for an ``access`` that is no collection of tags.
     """
     _check(filters)
-    found: list[sql.Composable] = []
+    found: list[str] = []
     values: dict[str, Any] = {}
     if access is not EVERYTHING:
-        found.append(sql.SQL("(access = '{{}}' OR access && %(access)s::text[])").format())
+        found.append("(access = '{}' OR access && %(access)s::text[])")
         values["access"] = _tags(access)
     for name in _COLUMNS:
         if name in filters:
-            found.append(
-                sql.SQL("{} = ANY({})").format(sql.Identifier(name), sql.Placeholder(f"only_{name}"))
-            )
+            found.append(f"{name} = ANY(%(only_{name})s)")
             values[f"only_{name}"] = [storable(value) for value in filters[name]]
     metadata = {key: list(filters[key]) for key in filters if key not in _COLUMNS}
     if not all(metadata.values()):
-        found.append(sql.SQL("false"))
+        found.append("false")
     elif metadata:
-        found.append(sql.SQL("metadata @@ %(only_metadata)s::jsonpath"))
+        found.append("metadata @@ %(only_metadata)s::jsonpath")
         values["only_metadata"] = _jsonpath(metadata)
     return found, values
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from struct import pack
-from typing import Any, Literal, get_args
+from typing import Any, get_args
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from psycopg import sql
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
 from llmops.errors import ConfigurationError, EmbedderMismatch, MissingInput, ServiceUnavailable
 from llmops.index._filters import Access, conditions, storable
-from llmops.index._generations import content_table, named_errors, words_table
+from llmops.index._generations import content_table, named_errors
+from llmops.index._statement import FACTS, SETTINGS, Mode, expectation, statement
 
 __all__ = ["MAX_CANDIDATES", "Hit", "Mode", "search"]
 
-Mode = Literal["hybrid", "dense", "keyword"]
 Vector = NDArray[np.float32] | Sequence[float]
 
 MAX_CANDIDATES = 200
@@ -42,6 +43,8 @@ _ROWS, _ROWS_PER_CANDIDATE, _ROWS_MOST = 500, 5, 20_000
 _EXACT_FACTOR, _EXACT_MOST = 1000, 25_000
 _WALK_LEAST, _WALK_MOST = 50, 20_000
 
+_REMEMBERED_SECONDS, _REMEMBERED_MOST = 30.0, 1000
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -61,70 +64,6 @@ class Hit:
     text: str
     position: int
     score: float
-
-
-_PREPARE = """
-SELECT dimension, chunks, set_config('hnsw.ef_search', %(ef_search)s, true),
-       set_config('hnsw.iterative_scan', 'relaxed_order', true),
-       set_config('hnsw.max_scan_tuples', %(scan)s, true), set_config('hnsw.scan_mem_multiplier', '4', true),
-       set_config('plan_cache_mode', 'force_custom_plan', true), set_config('statement_timeout', %(limit)s, true)
-FROM index_generations WHERE id = %(generation)s
-"""
-_NEAREST = """
-dense AS (
-    SELECT chunk_id, 1 - distance AS score, row_number() OVER (ORDER BY distance, chunk_id) AS place
-    FROM ({near}) AS near ORDER BY distance, chunk_id LIMIT %(candidates)s
-)"""
-# The expression is that of the index; what it finds by half-precision numbers is ranked by the exact ones.
-_WALK = """
-SELECT chunk_id, embedding <=> %(vector)b::vector AS distance FROM {content} WHERE {filters}
-ORDER BY embedding::halfvec({dimension}) <=> %(vector)b::vector::halfvec({dimension}) LIMIT %(walk)s
-"""
-# OFFSET keeps the planner from walking the graph after all.
-_COMPARE = """
-SELECT chunk_id, embedding <=> %(vector)b::vector AS distance FROM {content} WHERE {filters} OFFSET 0
-"""
-# ts_rank knows no rarity, and "how" must not outweigh "cursor": each word's rank, which grows ever more
-# slowly with its occurrences and with its chunk's length, is weighted by the word's inverse document
-# frequency as in BM25 (Robertson and Zaragoza, 2009).
-_WORDS = """
-asked AS (
-    SELECT lexeme AS word,
-           ('''' || replace(replace(lexeme, '\\', '\\\\'), '''', '''''') || '''')::tsquery AS query
-    FROM unnest(to_tsvector('pg_catalog.english', public.index_words(%(question)s))) ORDER BY positions[1]
-    LIMIT %(word_limit)s
-), known AS (
-    SELECT query, ln(1 + (%(chunks)s - least(chunks, %(chunks)s) + 0.5) / (chunks + 0.5)) AS weight,
-           sum(chunks) OVER rarest AS rows, row_number() OVER rarest AS place
-    FROM asked JOIN {words} USING (word) WINDOW rarest AS (ORDER BY chunks, word)
-), choosing AS (
-    SELECT string_agg(query::text, ' | ')::tsquery AS query FROM known WHERE rows <= %(rows)s OR place = 1
-), worded AS (
-    SELECT chunk_id, score, row_number() OVER (ORDER BY score DESC, chunk_id) AS place
-    FROM (
-        SELECT chunk_id, (
-            SELECT sum(weight * ts_rank('{{0.3, 0.5, 0.7, 1}}', search, known.query, 1)) FROM known
-        ) AS score
-        FROM {content}, choosing WHERE search @@ choosing.query AND {filters}
-        ORDER BY score DESC, chunk_id LIMIT %(candidates)s
-    ) AS best
-)"""
-# Reciprocal rank fusion with k = 60 (Cormack, Clarke and Buettcher, 2009).
-_FUSED = """
-found AS (
-    SELECT chunk_id, coalesce(1.0 / (60 + dense.place), 0) + coalesce(1.0 / (60 + worded.place), 0) AS score
-    FROM dense FULL JOIN worded USING (chunk_id)
-)"""
-_SELECT = """
-SELECT chunk_id, document_id, document_version, source, path, title, heading_path, text, position,
-       found.score::float8 AS score, {near} AS near
-FROM {found} AS found JOIN {content} USING (chunk_id) ORDER BY found.score DESC, chunk_id LIMIT %(top_k)s
-"""
-_PARTS: dict[Mode, tuple[tuple[str, ...], str]] = {
-    "hybrid": ((_NEAREST, _WORDS, _FUSED), "found"),
-    "dense": ((_NEAREST,), "dense"),
-    "keyword": ((_WORDS,), "worded"),
-}
 
 
 def search(
@@ -163,29 +102,17 @@ def search(
         raise ConfigurationError(
             f"mode {mode!r} needs the question's vector: give one, or use mode 'keyword'"
         )
-    wanted, values = conditions(filters or {}, access)
-    taken = max(top_k, candidates)
-    values |= {
-        "question": storable(question)[:_QUESTION_LIMIT],
-        "vector": None if vector is None or mode == "keyword" else _packed(vector),
-        "top_k": top_k,
-        "candidates": taken,
-        "walk": max(taken, _WALK_LEAST),
-        "word_limit": _WORD_LIMIT,
-    }
-    asked = _Asked(
-        generation=generation_id,
-        content=content_table(generation_id),
-        mode=mode,
-        conditions=sql.SQL(" AND ").join([sql.SQL("true"), *wanted]),
-        limited=bool(wanted),
-        values=values,
-    )
+    content_table(generation_id)
+    wanted, limits = conditions(filters or {}, access)
+    packed = None if vector is None or mode == "keyword" else _packed(vector)
+    asked = _Asked(generation_id, mode, tuple(wanted), limits, packed, top_k, max(top_k, candidates))
+    values = {"question": storable(question)[:_QUESTION_LIMIT], "word_limit": _WORD_LIMIT}
     try:
-        with named_errors(generation_id), connection.transaction():
-            rows = _found(connection, asked, 0 if vector is None or mode == "keyword" else len(vector))
+        with named_errors(generation_id):
+            rows = _found(connection, asked, values)
     except psycopg.errors.QueryCanceled as error:
         raise ServiceUnavailable(f"a search in {generation_id!r} took longer than {_TIME_LIMIT}") from error
+<<<<<<< HEAD
     return [_hit(*row) for row in rows]
 
 
@@ -193,86 +120,121 @@ def _hit(*columns: Any) -> Hit:
     """Return one row, whose columns are the fields in their order."""
     values = dict(zip(Hit.__dataclass_fields__, columns, strict=True))
     return Hit(**{**values, "heading_path": tuple(values["heading_path"])})
+=======
+    return [_hit(row) for row in rows]
+
+
+def _hit(row: tuple[Any, ...]) -> Hit:
+    chunk, document, version, source, path, title, headings, text, position, score, _ = row
+    return Hit(chunk, document, version, source, path, title, tuple(headings), text, position, score)
+>>>>>>> index
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A search: its conditions, whether there are any, and the values of all parameters."""
+    """A search: the conditions with the values of their parameters, the vector, and how much is wanted."""
 
     generation: str
-    content: sql.Identifier
     mode: Mode
-    conditions: sql.Composable
-    limited: bool
-    values: dict[str, Any]
+    conditions: tuple[str, ...]
+    limits: dict[str, Any]
+    vector: _Packed | None
+    top_k: int
+    candidates: int
 
 
-def _found(connection: psycopg.Connection[Any], asked: _Asked, length: int) -> list[tuple[Any, ...]]:
-    """Search within the caller's transaction; ``length`` is the number of dimensions of the vector, if any."""
-    dimension, chunks = _prepare(connection, asked.generation, asked.values["candidates"])
-    if length and length != dimension:
+@dataclass(frozen=True)
+class _Facts:
+    """What a search has to know before: ``expected`` is the planner's guess of how many chunks pass."""
+
+    dimension: int
+    chunks: int
+    expected: int
+    until: float
+
+
+_remembered: WeakKeyDictionary[psycopg.Connection[Any], dict[Any, _Facts]] = WeakKeyDictionary()
+
+
+def _found(
+    connection: psycopg.Connection[Any], asked: _Asked, values: dict[str, Any]
+) -> list[tuple[Any, ...]]:
+    facts = _facts(connection, asked)
+    if asked.vector is not None and asked.vector.dimension != facts.dimension:
         raise EmbedderMismatch(
-            f"the question's vector has {length} dimensions, generation {asked.generation!r} has "
-            f"{dimension}: embed the question with the release's own embedder"
+            f"the question's vector has {asked.vector.dimension} dimensions, generation {asked.generation!r} has "
+            f"{facts.dimension}: embed the question with the release's own embedder"
         )
-    expected = _expected(connection, asked) if asked.limited else chunks
-    exact = asked.limited and expected <= min(_EXACT_MOST, math.sqrt(_EXACT_FACTOR * max(chunks, 1)))
-    ranked = max(_ROWS, _ROWS_PER_CANDIDATE * asked.values["candidates"])
-    if asked.limited:
-        ranked = min(_ROWS_MOST, ranked * max(chunks, 1) // max(expected, 1))
-    values = {**asked.values, "chunks": chunks, "rows": ranked}
-    cursor = connection.cursor()
-    cursor.adapters.register_dumper(_Packed, _PackedDumper)
-    rows = cursor.execute(_statement(asked, dimension, exact), values, prepare=True).fetchall()
-    near = rows[0][10] if rows else 0
-    if asked.mode != "keyword" and asked.limited and not exact and near < min(values["candidates"], chunks):
-        # The estimate was wrong, or what passes lies far away: the walk ended before it had found enough.
-        rows = cursor.execute(_statement(asked, dimension, True), values, prepare=True).fetchall()
+    limited = bool(asked.conditions)
+    ranked = max(_ROWS, _ROWS_PER_CANDIDATE * asked.candidates)
+    if limited:
+        ranked = min(_ROWS_MOST, ranked * max(facts.chunks, 1) // max(facts.expected, 1))
+    values |= {
+        **asked.limits,
+        "vector": asked.vector,
+        "top_k": asked.top_k,
+        "candidates": asked.candidates,
+        "walk": max(asked.candidates, _WALK_LEAST),
+        "chunks": facts.chunks,
+        "rows": ranked,
+    }
+    exact = limited and facts.expected <= min(_EXACT_MOST, math.sqrt(_EXACT_FACTOR * max(facts.chunks, 1)))
+    rows = _run(connection, asked, values, facts.dimension, exact)
+    if limited and not exact and _too_few(rows, asked, facts):
+        # The guess was wrong, or what passes lies far away: the walk ended before it had found enough.
+        rows = _run(connection, asked, values, facts.dimension, True)
     return rows
 
 
-def _prepare(connection: psycopg.Connection[Any], generation_id: str, candidates: int) -> tuple[int, int]:
-    """Set up the transaction and return the generation's dimension and number of chunks."""
-    row = connection.execute(
-        _PREPARE,
-        {
-            "generation": generation_id,
-            "ef_search": str(min(1000, max(100, 2 * candidates))),
-            "scan": str(_WALK_MOST),
-            "limit": _TIME_LIMIT,
-        },
-        prepare=True,
-    ).fetchone()
-    if row is None:
-        raise MissingInput(
-            f"there is no index generation {generation_id!r}: run release_assistant to build it"
-        )
-    return int(row[0]), int(row[1])
+def _too_few(rows: Sequence[tuple[Any, ...]], asked: _Asked, facts: _Facts) -> bool:
+    """Return whether fewer were found by vector than were asked for."""
+    if asked.mode == "dense":
+        return len(rows) < min(asked.top_k, facts.chunks)
+    return asked.mode == "hybrid" and (rows[0][10] if rows else 0) < min(asked.candidates, facts.chunks)
 
 
-def _expected(connection: psycopg.Connection[Any], asked: _Asked) -> int:
-    """Return how many chunks the planner expects to pass the conditions, from its statistics alone."""
-    statement = sql.SQL("EXPLAIN (FORMAT JSON) SELECT FROM {} WHERE {}").format(
-        asked.content, asked.conditions
-    )
-    row = connection.execute(statement, asked.values).fetchone()
-    assert row is not None
-    return int(row[0][0]["Plan"]["Plan Rows"])
+def _facts(connection: psycopg.Connection[Any], asked: _Asked) -> _Facts:
+    """Return what is known about the generation and the conditions, remembered for half a minute.
+
+    It decides about the way, not about the hits, and asking again each time costs as much as a fast search.
+    """
+    memory = _remembered.setdefault(connection, {})
+    key = (asked.generation, asked.conditions, str(asked.limits))
+    known = memory.get(key)
+    if known is not None and time.monotonic() < known.until:
+        return known
+    with connection.transaction():
+        row = connection.execute(FACTS, {"generation": asked.generation}).fetchone()
+        if row is None:
+            raise MissingInput(
+                f"there is no index generation {asked.generation!r}: run release_assistant to build it"
+            )
+        expected = int(row[1])
+        if asked.conditions:
+            guess = expectation(asked.generation, asked.conditions)
+            plan = connection.execute(guess, asked.limits).fetchone()
+            expected = int(plan[0][0]["Plan"]["Plan Rows"]) if plan else expected
+    if len(memory) >= _REMEMBERED_MOST:
+        memory.clear()
+    memory[key] = _Facts(int(row[0]), int(row[1]), expected, time.monotonic() + _REMEMBERED_SECONDS)
+    return memory[key]
 
 
-def _statement(asked: _Asked, dimension: int, exact: bool) -> sql.Composed:
-    parts, found = _PARTS[asked.mode]
-    names: dict[str, sql.Composable] = {
-        "content": asked.content,
-        "words": words_table(asked.generation),
-        "filters": asked.conditions,
-        "dimension": sql.Literal(dimension),
-        "found": sql.Identifier(found),
+def _run(
+    connection: psycopg.Connection[Any], asked: _Asked, values: dict[str, Any], dimension: int, exact: bool
+) -> list[tuple[Any, ...]]:
+    """Run one statement in a transaction with its settings."""
+    query = statement(asked.generation, asked.mode, asked.conditions, dimension, exact)
+    settings = {
+        "ef_search": str(min(1000, max(100, 2 * asked.candidates))),
+        "walk_most": str(_WALK_MOST),
+        "limit": _TIME_LIMIT,
     }
-    nearest = sql.SQL(_COMPARE if exact else _WALK).format(**names)
-    ctes = sql.SQL(", ").join(sql.SQL(part).format(**names, near=nearest) for part in parts)
-    near = sql.SQL("0" if asked.mode == "keyword" else "(SELECT count(*) FROM dense)")
-    return sql.SQL("WITH {} {}").format(ctes, sql.SQL(_SELECT).format(**names, near=near))
+    cursor = connection.cursor()
+    cursor.adapters.register_dumper(_Packed, _PackedDumper)
+    with connection.transaction():
+        cursor.execute(SETTINGS, settings, prepare=True)
+        return cursor.execute(query, values, prepare=True).fetchall()
 
 
 def _check(top_k: int, candidates: int, mode: str) -> None:
@@ -283,8 +245,12 @@ def _check(top_k: int, candidates: int, mode: str) -> None:
         raise ConfigurationError(f"search mode {mode!r} is not known: use one of {', '.join(get_args(Mode))}")
 
 
-class _Packed(bytes):
+@dataclass(frozen=True)
+class _Packed:
     """A vector in pgvector's binary form."""
+
+    content: bytes
+    dimension: int
 
 
 class _PackedDumper(Dumper):
@@ -292,8 +258,8 @@ class _PackedDumper(Dumper):
 
     format = Format.BINARY
 
-    def dump(self, obj: Any) -> bytes:
-        return bytes(obj)
+    def dump(self, obj: _Packed) -> bytes:
+        return obj.content
 
 
 def _packed(vector: Vector) -> _Packed:
@@ -303,4 +269,4 @@ def _packed(vector: Vector) -> _Packed:
         raise ConfigurationError(
             "the question's vector holds a number that is not finite: embed the question again"
         )
-    return _Packed(pack(">HH", numbers.size, 0) + numbers.astype(">f4").tobytes())
+    return _Packed(pack(">HH", numbers.size, 0) + numbers.astype(">f4").tobytes(), numbers.size)

@@ -17,8 +17,6 @@ from llmops.index._rows import COLUMNS, COMPARED, Row, copy_stream
 
 __all__ = ["Batch", "Standing", "held_rows", "write_batch"]
 
-_PIECE = 1 << 20
-
 # A row whose place is taken anew is removed before; what is removed and not written again is gone.
 _REMOVE = """
 WITH removed AS (
@@ -33,10 +31,11 @@ WITH removed AS (
 SELECT count(*) FROM removed
 """
 _COPY = "COPY {content} ({columns}) FROM STDIN (FORMAT BINARY)"
+# ts_stat takes the text of a query: its only part from outside is a list of ids, quoted by format().
 _COUNT = """
 INSERT INTO {words} AS words (word, chunks)
-SELECT word, count(*) FROM {content}, unnest(tsvector_to_array(search)) AS word
-WHERE chunk_id = ANY(%(ids)s) GROUP BY word
+SELECT word, ndoc FROM ts_stat(
+    format('SELECT search FROM {content} WHERE chunk_id = ANY(%%L)', %(ids)s::text[]))
 ON CONFLICT (word) DO UPDATE SET chunks = words.chunks + excluded.chunks
 """
 _SET_STANDING = """
@@ -130,11 +129,9 @@ def write_batch(
 
 
 def _copy(connection: psycopg.Connection[Any], statement: sql.Composed, batch: Batch) -> None:
-    """Send all rows at once: a process that is stopped does not keep the server waiting in the middle."""
-    content = memoryview(b"".join(copy_stream(batch.rows, batch.vectors)))
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
-        for start in range(0, len(content), _PIECE):
-            copy.write(content[start : start + _PIECE])
+        for piece in copy_stream(batch.rows, batch.vectors):
+            copy.write(piece)
 
 
 def _check_fence(connection: psycopg.Connection[Any], known: Generation) -> None:

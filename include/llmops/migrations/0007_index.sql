@@ -24,6 +24,8 @@ BEGIN
     EXECUTE format('CREATE INDEX IF NOT EXISTS %I ON public.%I USING gin (access)', content || '_acc', content);
     EXECUTE format('CREATE INDEX IF NOT EXISTS %I ON public.%I USING gin (metadata jsonb_path_ops)',
                    content || '_met', content);
+    -- Vectors stay in their rows: an exact comparison of some thousand would read each from another table.
+    EXECUTE format('ALTER TABLE public.%I ALTER COLUMN embedding SET STORAGE MAIN', content);
 END
 $$;
 REVOKE ALL ON FUNCTION index_generation_lookups FROM PUBLIC;
