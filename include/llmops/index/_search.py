@@ -112,22 +112,12 @@ def search(
             rows = _found(connection, asked, values)
     except psycopg.errors.QueryCanceled as error:
         raise ServiceUnavailable(f"a search in {generation_id!r} took longer than {_TIME_LIMIT}") from error
-<<<<<<< HEAD
-    return [_hit(*row) for row in rows]
-
-
-def _hit(*columns: Any) -> Hit:
-    """Return one row, whose columns are the fields in their order."""
-    values = dict(zip(Hit.__dataclass_fields__, columns, strict=True))
-    return Hit(**{**values, "heading_path": tuple(values["heading_path"])})
-=======
     return [_hit(row) for row in rows]
 
 
 def _hit(row: tuple[Any, ...]) -> Hit:
     chunk, document, version, source, path, title, headings, text, position, score, _ = row
     return Hit(chunk, document, version, source, path, title, tuple(headings), text, position, score)
->>>>>>> index
 
 
 @dataclass(frozen=True)
