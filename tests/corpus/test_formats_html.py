@@ -132,10 +132,36 @@ def test_text_is_no_structure() -> None:
     assert read("<p># one</p><p>two<br>---</p><p>``` three</p>") == "\\# one\n\ntwo\n\\---\n\n\\``` three\n"
 
 
+def test_what_a_tab_shows_is_kept_under_the_name_of_the_tab() -> None:
+    tabs = (
+        "<div role='tablist'><button role='tab' aria-controls='one'>Linux</button></div>"
+        "<div role='tabpanel' id='one' hidden><p>Use make.</p></div>"
+        "<div role='tabpanel' id='two' hidden><p>No.</p></div>"
+    )
+    assert body(tabs) == "Seen.\n\nLinux\n\nUse make.\n"
+
+
+def test_a_note_beside_the_text_is_kept() -> None:
+    assert (
+        body("<aside class='Note'>Mind the gap.</aside><aside class='sidebar'>No.</aside>")
+        == "Seen.\n\nMind the gap.\n"
+    )
+
+
+def test_a_text_that_goes_on_is_not_escaped() -> None:
+    assert read("<p><a href='/x'>one</a> --\n<b>two</b></p>") == "[one](/x) --\n**two**\n"
+
+
+def test_links_stay_within_their_line() -> None:
+    assert read(
+        "<p>visit\n<a href='https://a.example/'>https://a.example/</a> or\n<a href='/b'>\nb</a></p>"
+    ) == ("visit\nhttps://a.example/ or\n[b](/b)\n")
+
+
 def test_links_that_run_code_are_their_label() -> None:
     assert (
-        body("<a href='javascript:alert(1)'>one</a> <a href='/a_(b)'>two</a>")
-        == "Seen.\n\none [two](</a_(b)>)\n"
+        body("<a href='javascript:alert(1)'>one</a> <a href='/a_(b)'>two</a> <a href='/a_(b'>three</a>")
+        == "Seen.\n\none [two](/a_(b)) [three](</a_(b>)\n"
     )
 
 

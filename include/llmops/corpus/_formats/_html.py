@@ -27,6 +27,28 @@ _NEVER_SHOWN = (
 )
 _CONTROLS = ("input", "select", "textarea", "button", "datalist", "audio", "video", "map")
 _AROUND = ("nav", "aside", "footer", "menu")
+_NOTE = re.compile(
+    r"(?:^|[-_])(?:note|tip|hint|info|warning|caution|important|danger|admonition|callout|example)s?(?:$|[-_])",
+    re.I,
+)
+"""Asides of a text that belong to what it says."""
+_LINE_ENDS = {
+    "br",
+    "p",
+    "div",
+    "ul",
+    "ol",
+    "table",
+    "pre",
+    "blockquote",
+    "hr",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+}
 _AROUND_ROLES = {
     "navigation",
     "banner",
@@ -72,10 +94,15 @@ def read_html(text: str) -> Reading:
 def _drop_hidden(soup: Any) -> None:
     """Remove what no reader of the page sees: scripts and hidden elements; comments are never converted."""
     classes, ids = _hidden_names(soup)
+    # A panel that a tab shows is hidden only until somebody looks for it.
+    panels = {tab.get("aria-controls") for tab in soup.find_all(attrs={"role": "tab"})}
     for tag in soup(_NEVER_SHOWN):
         tag.decompose()
     for tag in soup.find_all(True):
-        if not _is_gone(tag) and tag.name not in ("html", "body") and _is_hidden(tag, classes, ids):
+        if _is_gone(tag) or tag.name in ("html", "body"):
+            continue
+        on_tab = tag.get("role") == "tabpanel" and tag.get("id") in panels
+        if not on_tab and _is_hidden(tag, classes, ids):
             tag.decompose()
 
 
@@ -164,7 +191,8 @@ def _drop_page_headers(body: Any, whole: int) -> None:
 def _drop_around(main: Any) -> None:
     """Remove navigation, asides, footers and forms."""
     for tag in main.find_all(_CONTROLS):
-        tag.decompose()
+        if tag.get("role") != "tab":
+            tag.decompose()
     whole = _length(main)
     for tag in main.find_all(_is_around):
         if not _is_gone(tag) and (tag.name in _AROUND or not _holds_the_text(tag, whole)):
@@ -175,6 +203,8 @@ def _drop_around(main: Any) -> None:
 
 
 def _is_around(tag: Any) -> bool:
+    if tag.name == "aside" and (tag.get("role") == "note" or any(map(_NOTE.search, tag.get("class", ())))):
+        return False
     return tag.name in _AROUND or tag.name == "form" or tag.get("role") in _AROUND_ROLES
 
 
@@ -198,15 +228,22 @@ def _converter() -> Any:
     from markdownify import ATX, MarkdownConverter
 
     class Converter(MarkdownConverter):  # type: ignore[misc]  # markdownify is seen as untyped
+        def process_text(self, element: Any, parent_tags: set[str] | None = None) -> str:
+            before = element.previous_sibling
+            self._goes_on = before is not None and before.name not in _LINE_ENDS
+            return str(super().process_text(element, parent_tags))
+
         def escape(self, text: str, parent_tags: set[str]) -> str:
-            return plain(text)
+            # A text behind an inline element begins in the middle of a line.
+            return plain(f"x{text}")[1:] if self._goes_on else plain(text)
 
         def convert_a(self, element: Any, text: str, parent_tags: set[str]) -> str:
             label, href = text.strip(), "".join((element.get("href") or "").split())
             if not label or not href or _DEAD_LINK.match(href) or "_noformat" in parent_tags:
                 return text
-            target = f"<{href}>" if re.search(r"[()]", href) else href
-            return text.replace(label, f"[{label}]({target})", 1)
+            target = href if href.count("(") == href.count(")") else f"<{href}>"
+            shown = label if label == href else f"[{label}]({target})"
+            return " " * (text[0] == " ") + shown + " " * (text[-1] == " ")
 
         def convert_img(self, element: Any, text: str, parent_tags: set[str]) -> str:
             return " ".join((element.get("alt") or "").split())
