@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,13 @@ def postgres(scratch: Path) -> Iterator[EmbeddedPostgres]:
 @pytest.fixture
 def database(postgres: EmbeddedPostgres) -> Iterator[FreshDatabase]:
     """A copy of the migrated ``llmops`` database for one test."""
+    with fresh_database(postgres) as made:
+        yield made
+
+
+@contextmanager
+def fresh_database(postgres: EmbeddedPostgres) -> Iterator[FreshDatabase]:
+    """Make a copy of the migrated ``llmops`` database, and drop it when the block ends."""
     name = f"test_{secrets.token_hex(6)}"
     roles = ("llmops_owner", "llmops_worker", "llmops_serving", "llmops_notary")
     with psycopg.connect(postgres.admin_url, autocommit=True) as admin:
