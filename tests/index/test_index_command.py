@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -19,11 +21,14 @@ from click.testing import CliRunner, Result
 
 from index.conftest import Index, a_generation
 from index.corpus import Corpus
+from llmops.assistant import load_assistant
 from llmops.cli.index import command
 from llmops.embedding import Embedder
 from llmops.errors import MissingInput
 from llmops.index import Generation, create_generation, dump, find_generation, generation_id, mark, search
+from llmops.index import _sync as sync_module
 from llmops.manifest import ArtifactPin, content_hash
+from llmops.settings import load_environment
 from support.hash_embedder import HashEmbedder
 from support.services import FreshDatabase, free_port
 
@@ -149,3 +154,67 @@ def test_the_follower_process_embeds_with_the_registered_embedder(
     assert [hit.path for hit in hits] == ["pool.md", "dag.md"]
     assert 0.3 < hits[0].score < 1
     assert database.server.passwords["llmops_worker"] not in log.read_text()
+
+
+def test_status_says_how_far_a_load_and_the_index_of_vectors_are(
+    guide: Index, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide.corpus.write({f"{i}.md": f"Text {i}." for i in range(8)})
+    monkeypatch.setattr(sync_module, "_BATCH", 3)
+    write = sync_module.write_batch
+
+    def cut(connection: Any, known: Generation, batch: Any, standing: Any) -> Generation:
+        if known.chunks:
+            raise RuntimeError("the process is gone")
+        return write(connection, known, batch, standing)
+
+    with monkeypatch.context() as cutting:
+        cutting.setattr(sync_module, "write_batch", cut)
+        with pytest.raises(RuntimeError):
+            guide.sync()
+    printed = run(environment, "status").output
+    assert re.search(r"loading version 1: 3 of 8 chunks \(38%\), [\d,.]+/s, [\d.]+ minutes left", printed)
+    with monkeypatch.context() as cutting:
+        cutting.setattr(sync_module, "build_vectors", lambda *arguments: None)
+        guide.sync()
+    assert "no index of vectors yet" in run(environment, "status").output
+    guide.sync()
+    printed = run(environment, "status").output
+    assert "loading" not in printed
+    assert "index of vectors" not in printed
+
+
+def test_plan_prints_what_a_generation_will_cost(
+    database: FreshDatabase,
+    tmp_path: Path,
+    base_embedder: Path,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    embedder = Embedder.load(base_embedder)
+
+    class OneEmbedder:
+        """A registry that knows the base embedder."""
+
+        def __init__(self, *arguments: object) -> None: ...
+
+        def latest(self, kind: str) -> ArtifactPin:
+            return ArtifactPin(uri="models:/dev.library_guide.embedder/1", files={}, fingerprint="f")
+
+        def fetch(self, pin: ArtifactPin) -> Path:
+            return base_embedder
+
+    monkeypatch.setattr("llmops.cli.index.Registry", OneEmbedder)
+    corpus = Corpus(tmp_path / "lake" / "dev" / "library_guide", database.url("llmops_worker"))
+    corpus.write(PAGES, chunker="e" * 12)
+    assert "ingest_documents writes them" in run(environment, "plan").output
+
+    chunker = load_assistant("library_guide", load_environment("dev")).chunker.digest(embedder.tokenizer_file)
+    corpus.write(PAGES, chunker=chunker)
+    printed = run(environment, "plan").output
+    tokens = sum(embedder.count_tokens([row["embed_text"] for row in corpus.table.read().to_pylist()]))
+    assert "models:/dev.library_guide.embedder/1" in printed
+    assert "4, of which 0 have vectors" in printed
+    assert f"4 texts, {tokens} tokens" in printed
+    assert re.search(r"time +0\.\d minutes on this machine at [\d,]+ tokens/s", printed)
+    assert re.search(r"disk +0 MB", printed)

@@ -9,10 +9,11 @@ from types import FrameType
 
 import click
 
+from llmops.assistant import load_assistant
 from llmops.embedding import Embedder
 from llmops.errors import MissingInput
 from llmops.heartbeat import Heartbeat
-from llmops.index import Generation, dump, follow, generations
+from llmops.index import BuildPlan, Generation, dump, follow, generations, index_progress, plan
 from llmops.lakehouse import LakeTable
 from llmops.registry import Registry
 from llmops.settings import Environment, home, load_environment
@@ -42,6 +43,30 @@ def status(assistant: str | None, environment_name: str | None) -> None:
             f"{generation.id}  {generation.state:<8}  {generation.chunks:>8} chunks  "
             f"{_distance(environment, generation)}  embedder {generation.embedder.uri}"
         )
+        for line in _progress(environment, generation):
+            click.echo(f"    {line}")
+
+
+@command.command(name="plan")
+@click.option("--assistant", default="library_guide", show_default=True, help="Name of the assistant.")
+@click.option("--embedder", "uri", help="URI of a registered embedder, by default the newest.")
+@_environment
+def plan_command(assistant: str, uri: str | None, environment_name: str | None) -> None:
+    """Print what a generation of the assistant's chunker and an embedder will cost, before it is built.
+
+    Embeds a sample of what is to be embedded, for some seconds, to measure how fast this machine is.
+    """
+    environment = load_environment(environment_name)
+    registry = Registry(environment.mlflow_url, environment.catalog, assistant, home() / "models")
+    pin = registry.pin(uri) if uri else registry.latest("embedder")
+    if pin is None:
+        raise MissingInput(f"assistant {assistant!r} has no embedder yet: run ingest_documents")
+    embedder = Embedder.load(registry.fetch(pin))
+    chunker = load_assistant(assistant, environment).chunker.digest(embedder.tokenizer_file)
+    table = LakeTable(environment.table_root(assistant), "chunks")
+    made = plan(environment.database_url.get_secret_value(), table, chunker, embedder)
+    for line in _described(made, pin.uri, chunker):
+        click.echo(line)
 
 
 @command.command(name="dump")
@@ -96,6 +121,37 @@ def _load_embedder(environment: Environment, generation: Generation) -> Embedder
     """Fetch a generation's embedder from the registry, every file checked against its pin, and load it."""
     registry = Registry(environment.mlflow_url, environment.catalog, generation.assistant, home() / "models")
     return Embedder.load(registry.fetch(generation.embedder), endpoints=environment.endpoints)
+
+
+def _described(made: BuildPlan, uri: str, chunker: str) -> list[str]:
+    if not made.chunks:
+        return [f"no chunks of chunker {chunker}: ingest_documents writes them, then this can be planned"]
+    speed = f" at {made.tokens_per_second:,.0f} tokens/s" if made.tokens_per_second else ""
+    return [
+        f"embedder   {uri}",
+        f"chunks     {made.chunks:,}, of which {made.cached:,} have vectors",
+        f"to embed   {made.texts:,} texts, {made.tokens:,} tokens",
+        f"time       {made.minutes:.1f} minutes on this machine{speed}",
+        f"disk       {made.bytes / 1e6:,.0f} MB ({made.table_bytes / 1e6:,.0f} table, "
+        f"{made.index_bytes / 1e6:,.0f} indexes)",
+    ]
+
+
+def _progress(environment: Environment, generation: Generation) -> list[str]:
+    """Return how far a load or the index of vectors is, none when neither is under way."""
+    lines = []
+    if generation.target is not None and generation.chunks_planned:
+        done, planned = generation.chunks_done, generation.chunks_planned
+        line = f"loading version {generation.target}: {done:,} of {planned:,} chunks ({done / planned:.0%})"
+        if rate := generation.chunks_per_second:
+            line += f", {rate:,.1f}/s, {(planned - done) / rate / 60:.1f} minutes left"
+        lines.append(line)
+    part = index_progress(environment.database_url.get_secret_value(), generation.id)
+    if part is not None:
+        lines.append(f"building the index of vectors: {part:.0%}")
+    elif generation.chunks and not generation.vector_index and generation.target is None:
+        lines.append("no index of vectors yet: the next sync builds it")
+    return lines
 
 
 def _distance(environment: Environment, generation: Generation) -> str:

@@ -1,6 +1,6 @@
 """Texts to vectors: embedders that run here or behind an endpoint, their fingerprint, and the cache of vectors."""
 
-from llmops.embedding._cache import CachedVectors, embed_cached
+from llmops.embedding._cache import CachedVectors, embed_cached, without_vector
 from llmops.embedding._embedder import Embedder
 from llmops.embedding._memory import RememberingEmbedder
 from llmops.embedding._meter import EmbeddingUsage, Meter
@@ -19,4 +19,5 @@ __all__ = [
     "RemotePlace",
     "embed_cached",
     "save_remote",
+    "without_vector",
 ]

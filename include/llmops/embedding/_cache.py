@@ -15,7 +15,7 @@ from llmops.embedding._embedder import Embedder
 from llmops.embedding._meter import EmbeddingUsage, Meter
 from llmops.errors import IntegrityError
 
-__all__ = ["CachedVectors", "embed_cached"]
+__all__ = ["CachedVectors", "embed_cached", "without_vector"]
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,24 @@ def embed_cached(
         vectors[i] = known[key]
     log.info("Embedded %d texts and reused %d vectors of %s", len(missing), reused, embedder.name)
     return CachedVectors(vectors, embedded=len(missing), reused=reused, usage=meter.usage - before)
+
+
+def without_vector(embedder: Embedder, texts: Sequence[str], database_url: str) -> list[str]:
+    """Return, in their order and once each, the texts that ``embed_cached`` would have to embed.
+
+    Raises ServiceUnavailable when Postgres does not answer.
+    """
+    by_hash = {_text_hash(text): text for text in texts}
+    hashes = list(by_hash)
+    with connect(database_url) as connection, connection.cursor(binary=True) as cursor:
+        for start in range(0, len(hashes), _LOOKUP):
+            cursor.execute(
+                "SELECT text_hash FROM vector_cache WHERE fingerprint = %s AND text_hash = ANY(%s)",
+                (embedder.fingerprint, hashes[start : start + _LOOKUP]),
+            )
+            for (known,) in cursor:
+                del by_hash[known]
+    return list(by_hash.values())
 
 
 def _text_hash(text: str) -> bytes:

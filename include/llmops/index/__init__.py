@@ -18,13 +18,16 @@ from llmops.index._generations import (
     mark,
     require_fingerprint,
 )
+from llmops.index._plan import BuildPlan, plan
 from llmops.index._search import MAX_CANDIDATES, Hit, Mode, search
 from llmops.index._sync import SyncCounts, sync
+from llmops.index._vectors import index_progress
 
 __all__ = [
     "EVERYTHING",
     "MAX_CANDIDATES",
     "Access",
+    "BuildPlan",
     "Everything",
     "Generation",
     "Hit",
@@ -38,7 +41,9 @@ __all__ = [
     "generation_id",
     "generations",
     "indexed_documents",
+    "index_progress",
     "mark",
+    "plan",
     "require_fingerprint",
     "search",
     "sync",

@@ -14,7 +14,7 @@ import psycopg
 from llmops.database import connect
 from llmops.index._generations import Generation
 
-__all__ = ["build_vectors"]
+__all__ = ["build_vectors", "index_progress"]
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,10 @@ _BUILD = "SELECT index_generation_vectors(%s, %s, %s)"
 _PROGRESS = (
     "SELECT blocks_done, blocks_total FROM pg_stat_progress_create_index WHERE pid = %s AND blocks_total > 0"
 )
+_FOUND = """
+SELECT blocks_done, blocks_total FROM pg_stat_progress_create_index
+WHERE relid = to_regclass(%s) AND datname = current_database() AND blocks_total > 0
+"""
 _POLL_SECONDS = 1.0
 
 
@@ -48,6 +52,14 @@ def build_vectors(
             # A parallel build keeps the whole graph in shared memory, of which containers have 64 MB.
             log.warning("Building the index of %s with one process: %s", known.id, str(error).split("\n")[0])
             connection.execute(_BUILD, (known.id, 0, free))
+
+
+def index_progress(url: str, generation_id: str) -> float | None:
+    """Return which part of its table the index of vectors has read, None when none is being built."""
+    with connect(url) as connection:
+        name = f"public.generation_{generation_id}"
+        row = connection.execute(_FOUND, (name,)).fetchone()
+    return None if row is None else int(row[0]) / int(row[1])
 
 
 def _free_kilobytes(connection: psycopg.Connection[Any]) -> int | None:
