@@ -32,6 +32,12 @@ def test_a_model_that_is_not_listed_has_no_cost(shipped: Path) -> None:
     assert load_prices().cost("Small", 10, 10) is None
 
 
+def test_a_model_without_a_price_for_what_it_writes_costs_nothing_known_once_it_writes(shipped: Path) -> None:
+    shipped.write_text(TABLE.replace(", output_per_million: 8", ""))
+    assert load_prices().cost("small", 1_000_000) == 2
+    assert load_prices().cost("small", 1_000_000, 1) is None
+
+
 def test_the_table_of_local_state_takes_the_place_of_the_shipped_one(shipped: Path, tmp_path: Path) -> None:
     before = load_prices()
     (tmp_path / "home" / "prices.yaml").write_text(TABLE.replace("small", "large"))

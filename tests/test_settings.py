@@ -164,6 +164,29 @@ def test_the_environment_is_never_printed_with_its_password(monkeypatch: pytest.
     assert PASSWORD not in environment.model_dump_json()
 
 
+def test_an_endpoint_is_named_by_its_host_and_has_one_key(include: Path) -> None:
+    file = include / "environments" / "dev.yaml"
+    _write(file, f"{DEV}endpoints: {{'api.example.com': {{key_variable: EXAMPLE_KEY, max_cost: 5}}}}")
+    access = load_environment().endpoints["api.example.com"]
+    assert (access.key_variable, access.max_cost, access.batch_tokens) == ("EXAMPLE_KEY", 5, 8000)
+    for wrong, says in (
+        ("'https://api.example.com': {}", "endpoints.https"),
+        ("h: {key_variable: A, key_file: b}", "not both"),
+        ("h: {max_cost: .inf}", "max_cost"),
+        ("h: {key: abc}", "endpoints.h.key"),
+    ):
+        _write(file, f"{DEV}endpoints: {{{wrong}}}")
+        with pytest.raises(ConfigurationError, match=says):
+            load_environment()
+
+
+def test_a_key_that_stands_where_its_variable_is_named_is_not_shown(include: Path) -> None:
+    _write(include / "environments" / "dev.yaml", f"{DEV}endpoints: {{h: {{key_variable: sk-{PASSWORD}}}}}")
+    with pytest.raises(ConfigurationError, match="key_variable") as caught:
+        load_environment()
+    assert PASSWORD not in str(caught.value)
+
+
 def test_variables_of_a_running_stack_are_found_and_those_of_the_process_win(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

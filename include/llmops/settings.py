@@ -36,9 +36,10 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _REFERENCE = re.compile(r"\$\{(?P<name>[A-Z][A-Z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_HOST = r"^[a-z0-9.-]+(:[0-9]+)?$"
 _USER_IN_URL = re.compile(r"://(?:[^\s/:@]*:\S*|[^\s/?#@]*)@")
 _PASSWORD = re.compile(r"(?i)(password\s*=\s*)('(?:\\.|[^'\\])*'|[^\s&]+)")
-_SECRET_KEY = re.compile(r"(?i)pass|secret|token|api_?key")
+_SECRET_KEY = re.compile(r"(?i)pass|secret|token|api_?key|key_variable")
 
 
 class Section(BaseModel):
@@ -58,7 +59,7 @@ class EndpointAccess(Section):
     """
 
     key_file: str | None = None
-    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    key_variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")] | None = None
     batch_tokens: Annotated[int, Field(ge=64, le=1_000_000)] = 8_000
     batch_texts: Annotated[int, Field(ge=1, le=2048)] = 128
     concurrency: Annotated[int, Field(ge=1, le=64)] = 4
@@ -100,7 +101,7 @@ class Environment(Section):
     people: dict[str, tuple[str, ...]] = {}
     workers: Annotated[int, Field(ge=1, le=1000)] = 2
     rollback_days: Annotated[int, Field(ge=1, le=3650)] = 30
-    endpoints: dict[str, EndpointAccess] = {}
+    endpoints: dict[Annotated[str, Field(pattern=_HOST)], EndpointAccess] = {}
     assistant_overrides: dict[str, Any] = {}
 
     def table_root(self, assistant: str) -> str:

@@ -7,17 +7,16 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from embedding.conftest import QUICK, TEXTS, Made
 from llmops.embedding import DatabricksPlace, Embedder, OpenAIPlace, RememberingEmbedder, save_remote
 from llmops.embedding import _remote_model as remote_model
 from llmops.errors import (
-    BudgetExceeded,
     ConfigurationError,
     EmbedderMismatch,
     EmbeddingError,
@@ -27,55 +26,10 @@ from llmops.errors import (
 )
 from llmops.llm import Drip, Failure, Page, Reset, Stall
 from llmops.settings import EndpointAccess
-from llmops.training import packaged_tokenizer
 from support.fake_embeddings import Changed, FakeEmbeddings
 from support.hash_embedder import HashEmbedder
 
 KEY = "canary-5d02ab-key"
-QUICK = EndpointAccess(timeout_seconds=3, attempts=3)
-TEXTS = ["one pool", "two tables of a lake", "three indexes", "one pool again"]
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> bytes:
-    return packaged_tokenizer()
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEmbeddings]:
-    with FakeEmbeddings() as running:
-        assert isinstance(running, FakeEmbeddings)
-        yield running
-
-
-class Made:
-    """Registers the fake as an embedder in a folder and loads it."""
-
-    def __init__(self, folder: Path, tokenizer: bytes) -> None:
-        self.folder = folder
-        self._tokenizer = tokenizer
-
-    def save(
-        self, fake: FakeEmbeddings, access: EndpointAccess = QUICK, name: str = "embedder", **fields: Any
-    ) -> Path:
-        place = OpenAIPlace(**{"url": fake.url, "model": "hash", "dimension": 32, **fields})
-        return save_remote(place, self.folder / name, self._tokenizer, {fake.host: access})
-
-    def load(self, fake: FakeEmbeddings, access: EndpointAccess = QUICK, **fields: Any) -> Embedder:
-        return Embedder.load(self.save(fake, **fields), endpoints={fake.host: access})
-
-    def ready(self, fake: FakeEmbeddings, access: EndpointAccess = QUICK, **fields: Any) -> Embedder:
-        """Load, and have the probe looked at, so that the next request is the test's own."""
-        embedder = self.load(fake, access, **fields)
-        embedder.embed(["ready"])
-        fake.history.clear()
-        fake.most = 0
-        return embedder
-
-
-@pytest.fixture
-def made(tmp_path: Path, tokenizer: bytes) -> Made:
-    return Made(tmp_path, tokenizer)
 
 
 def changed(**values: Any) -> Changed:
@@ -455,84 +409,3 @@ def test_a_databricks_endpoint_without_a_workspace_says_what_to_set(monkeypatch:
     monkeypatch.delenv("DATABRICKS_HOST", raising=False)
     with pytest.raises(ConfigurationError, match="DATABRICKS_HOST is not set"):
         DatabricksPlace(endpoint="hash", dimension=32).target()
-
-
-PRICES = """currency: EUR
-as_of: 2026-05-01
-models:
-  hash: {input_per_million: 1000000}
-"""
-
-
-@pytest.fixture
-def prices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A price table in which each token of ``hash`` costs 1."""
-    home = tmp_path / "home"
-    home.mkdir()
-    monkeypatch.setenv("LLMOPS_HOME", str(home))
-    (home / "prices.yaml").write_text(PRICES)
-    return home / "prices.yaml"
-
-
-def test_tokens_and_cost_are_what_the_endpoint_reports(
-    fake: FakeEmbeddings, made: Made, prices: Path
-) -> None:
-    embedder = made.ready(fake)
-    meter = embedder.meter()
-    embedder.embed(TEXTS, meter)
-    embedder.embed(["one more"], meter)
-    assert (meter.usage.tokens, meter.usage.cost) == (14, 14.0)
-
-
-def test_tokens_are_counted_here_when_the_endpoint_does_not_report_them(
-    fake: FakeEmbeddings, made: Made, prices: Path
-) -> None:
-    embedder = made.ready(fake)
-    fake.reports_usage = False
-    meter = embedder.meter()
-    embedder.embed(TEXTS, meter)
-    assert meter.usage.tokens == sum(embedder.count_tokens(TEXTS))
-
-
-def test_an_unknown_price_is_an_unknown_cost(fake: FakeEmbeddings, made: Made, prices: Path) -> None:
-    embedder = made.ready(fake, model="unlisted")
-    meter = embedder.meter()
-    embedder.embed(TEXTS, meter)
-    assert (meter.usage.tokens, meter.usage.cost) == (12, None)
-
-
-def test_a_model_of_unknown_price_is_refused_under_a_budget_of_money(
-    fake: FakeEmbeddings, made: Made, prices: Path
-) -> None:
-    folder = made.save(fake, model="unlisted")
-    fake.history.clear()
-    embedder = Embedder.load(folder, endpoints={fake.host: EndpointAccess(max_cost=5)})
-    with pytest.raises(ConfigurationError, match=r"prices\.yaml has no model 'unlisted'"):
-        embedder.embed(TEXTS)
-    assert fake.history == []
-
-
-@pytest.mark.parametrize("budget", [{"max_tokens": 150}, {"max_cost": 150}], ids=["tokens", "cost"])
-def test_a_run_ends_before_it_exceeds_its_budget(
-    fake: FakeEmbeddings, made: Made, prices: Path, budget: dict[str, Any]
-) -> None:
-    embedder = made.ready(fake, EndpointAccess(batch_texts=2, concurrency=4, **budget))
-    meter = embedder.meter()
-    with pytest.raises(BudgetExceeded, match=f"{next(iter(budget))}.*not sent"):
-        embedder.embed([f"text {i} of a pool" for i in range(200)], meter)
-    assert 0 < meter.usage.tokens <= 150
-    assert sum(len(text.split()) for text in fake.texts) <= 150
-    embedder.embed(TEXTS, embedder.meter())
-
-
-def test_what_a_failed_request_was_to_use_is_given_back_to_the_budget(
-    fake: FakeEmbeddings, made: Made, prices: Path
-) -> None:
-    embedder = made.ready(fake, EndpointAccess(max_tokens=40))
-    meter = embedder.meter()
-    for _ in range(5):
-        fake.queue(Failure(400))
-        with pytest.raises(EmbeddingError):
-            embedder.embed(TEXTS, meter)
-    embedder.embed(TEXTS, meter)
-    assert meter.usage.tokens == 12
