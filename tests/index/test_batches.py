@@ -195,6 +195,18 @@ def test_a_change_set_too_large_for_the_feed_is_read_from_the_table(
     assert list(dump(index.url, index.id)) == oracle(index)
 
 
+@pytest.mark.parametrize("feed_limit", [-1, 20_000])
+def test_a_table_that_was_emptied_empties_the_generation(
+    index: Index, monkeypatch: pytest.MonkeyPatch, feed_limit: int
+) -> None:
+    monkeypatch.setattr(work_module, "_FEED_LIMIT", feed_limit)
+    index.write(texts(5))
+    assert index.write({}).deleted == 15
+    assert held(index) == []
+    assert words(index) == ([], [])
+    assert find_generation(index.url, index.id).chunks == 0
+
+
 def test_after_a_vacuum_everything_is_compared_and_nothing_known_is_embedded(index: Index) -> None:
     index.write(texts(6))
     before = {row[:3]: row[3] for row in held(index)}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from llmops.embedding import Embedder, without_vector
-from llmops.errors import MissingInput
+from llmops.index._lake import stream
 from llmops.lakehouse import LakeTable
 
 __all__ = ["BuildPlan", "plan"]
@@ -56,7 +55,8 @@ def plan(url: str, chunks: LakeTable, chunker: str, embedder: Embedder) -> Build
     counted = cached = tokens = characters = other = 0
     missing: set[int] = set()
     sample, chance = list[str](), random.Random(0)
-    for rows in _batches(chunks, chunker):
+    for piece in stream(chunks, chunker, ("embed_text", "text", "path", "metadata", "access")):
+        rows = piece.to_pylist()
         texts = [row["embed_text"] for row in rows]
         to_embed = set(without_vector(embedder, texts, url))
         new = [text for text in to_embed if hash(text) not in missing]
@@ -103,23 +103,6 @@ def index_bytes(rows: int, dimension: int, characters: int) -> int:
 
 def _aligned(size: int) -> int:
     return (size + 7) // 8 * 8
-
-
-def _batches(chunks: LakeTable, chunker: str) -> Iterator[list[dict[str, Any]]]:
-    """Yield the chunks of one chunker, some thousand at a time."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    from deltalake import DeltaTable
-
-    if not chunks.exists():
-        raise MissingInput(f"there is no chunks table at {chunks.uri}: run ingest_documents first")
-    dataset = DeltaTable(chunks.uri).to_pyarrow_dataset()
-    names = ["chunker", "embed_text", "text", "path", *({"metadata", "access"} & set(dataset.schema.names))]
-    batches = dataset.to_batches(columns=names, batch_size=5000, batch_readahead=1, fragment_readahead=1)
-    for batch in batches:
-        own = batch.filter(pc.equal(batch["chunker"].cast(pa.string()), chunker))
-        if own.num_rows:
-            yield own.to_pylist()
 
 
 def _remember(sample: list[str], new: Sequence[str], seen: int, chance: random.Random) -> None:

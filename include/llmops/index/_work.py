@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from llmops.index._generations import Generation, content_table
+from llmops.index._lake import changes_per_document, stream
 from llmops.lakehouse import Changes, LakeTable
 
 if TYPE_CHECKING:
@@ -19,14 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Documents", "Work", "find_work", "groups"]
 
-log = logging.getLogger(__name__)
-
 _T = TypeVar("_T")
 
 _FEED_LIMIT = 20_000
 """Changes above this number are read from the table, by documents: the feed would have to fit into memory."""
 _WINDOW = 20_000
-_KEYS = ["document_id", "chunker"]
 
 
 @dataclass(frozen=True)
@@ -67,12 +64,11 @@ def find_work(connection: psycopg.Connection[Any], known: Generation, chunks: La
     """Return what is left to do for the newest version, in batches of about ``size`` chunks."""
     lineage, target = chunks.identity(), chunks.version()
     assert target is not None
-    follows = known.watermark is not None and known.lineage == lineage
-    touched = _touched(chunks, known, known.watermark, target) if follows else None
-    feed = None
-    if touched is not None and touched.total() <= _FEED_LIMIT:
-        assert known.watermark is not None
-        feed = _feed(chunks.changes(known.watermark), known)
+    touched = feed = None
+    if known.watermark is not None and known.lineage == lineage:
+        touched = changes_per_document(chunks, known.chunker, known.watermark, target)
+        if touched is not None and touched.total() <= _FEED_LIMIT:
+            feed = _feed(chunks.changes(known.watermark), known)
     if feed is not None:
         target = feed.version
         weights = Counter(feed.upserts["document_id"].to_pylist())
@@ -121,47 +117,16 @@ def _resumed(
         return None, frozenset()
     if known.target == target:
         return known.done_through, frozenset()
-    since = _touched(chunks, known, known.target, target)
+    since = changes_per_document(chunks, known.chunker, known.target, target)
     return (None, frozenset()) if since is None else (known.done_through, frozenset(since))
-
-
-def _touched(chunks: LakeTable, known: Generation, after: int | None, last: int) -> Counter[str] | None:
-    """Count the changes per document after a version; None when the feed does not reach back so far.
-
-    Only the columns that are needed are read, as a stream: there may be any number of changes.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    from deltalake import DeltaTable
-    from deltalake.exceptions import DeltaError
-
-    if after is None or not 0 <= after <= last:
-        return None
-    found: Counter[str] = Counter()
-    if after == last:
-        return found
-    try:
-        feed = DeltaTable(chunks.uri).load_cdf(starting_version=after + 1, ending_version=last, columns=_KEYS)
-        for batch in pa.RecordBatchReader.from_stream(feed):
-            keys = pa.table({name: batch[name].cast(pa.string()) for name in _KEYS})
-            own = keys.filter(pc.equal(keys["chunker"], known.chunker))
-            found.update(own["document_id"].to_pylist())
-    except (DeltaError, OSError, pa.ArrowException) as error:
-        log.warning(
-            "The change feed of %s lacks versions %d to %d, comparing as a whole: %s",
-            chunks.uri, after + 1, last, error,
-        )  # fmt: skip
-        return None
-    return found
 
 
 def _in_table(chunks: LakeTable, known: Generation, version: int) -> Counter[str]:
     """Count each document's chunks in the table."""
-    import pyarrow.compute as pc
-
-    keys = chunks.read(_KEYS, version)
-    counted = pc.value_counts(keys.filter(pc.equal(keys["chunker"], known.chunker))["document_id"])
-    return Counter(dict(zip(*(part.to_pylist() for part in counted.flatten()), strict=True)))
+    found: Counter[str] = Counter()
+    for rows in stream(chunks, known.chunker, (), version=version):
+        found.update(rows["document_id"].to_pylist())
+    return found
 
 
 def _in_generation(connection: psycopg.Connection[Any], known: Generation) -> Counter[str]:
@@ -209,13 +174,14 @@ class _Table:
 
     def read(self, batches: Sequence[Sequence[str]]) -> Iterator[Documents]:
         """Yield each batch with all chunks that its documents have."""
-        import pyarrow.compute as pc
+        import pyarrow as pa
 
         for window in groups(batches, lambda ids: sum(self.weights[i] for i in ids), _WINDOW):
-            rows = self.chunks.rows_of("document_id", [i for ids in window for i in ids], self.version)
-            rows = rows.filter(pc.equal(rows["chunker"], self.chunker))
+            wanted = [i for ids in window for i in ids]
+            pieces = list(stream(self.chunks, self.chunker, version=self.version, documents=wanted))
+            rows = pa.concat_tables(pieces) if pieces else None
             for ids in window:
-                yield Documents(ids, _of(rows, ids).to_pylist(), None)
+                yield Documents(ids, _of(rows, ids).to_pylist() if rows else [], None)
 
 
 def _of(rows: pa.Table, ids: Sequence[str]) -> pa.Table:
