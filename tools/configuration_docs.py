@@ -89,6 +89,8 @@ def _default(field: Any) -> str:
         return "none"
     if isinstance(value, BaseModel):
         return f"`kind: {kind}`" if (kind := getattr(value, "kind", None)) else "see below"
+    if value == "":
+        return "empty"
     return f"`{value!r}`" if not isinstance(value, str) else f"`{value}`"
 
 

@@ -7,6 +7,7 @@ import logging
 import math
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,26 @@ def test_requests_side_by_side_are_bounded_over_all_threads(fake: FakeEmbeddings
         thread.join()
     assert len(fake.history) == 36
     assert fake.most == 3
+
+
+def test_waiting_for_a_turn_takes_nothing_from_the_deadline_of_a_request(
+    fake: FakeEmbeddings, made: Made
+) -> None:
+    embedder = made.ready(fake, EndpointAccess(concurrency=1, timeout_seconds=2, attempts=1))
+    fake.seconds = 0.8
+    with ThreadPoolExecutor(3) as pool:
+        shapes = [each.shape for each in pool.map(lambda i: embedder.embed([f"text {i}"]), range(3))]
+    assert shapes == [(1, 32)] * 3
+
+
+def test_an_endpoint_that_is_busy_for_too_long_is_not_waited_for(fake: FakeEmbeddings, made: Made) -> None:
+    embedder = made.ready(fake, EndpointAccess(concurrency=1, timeout_seconds=0.5, attempts=1))
+    fake.queue(Drip(0.1), Drip(0.1), Drip(0.1))
+    with ThreadPoolExecutor(3) as pool:
+        failed = [pool.submit(embedder.embed, [f"text {i}"]).exception for i in range(3)]
+        messages = sorted(str(error()) for error in failed)
+    assert all("busy with 1 requests" in text or "deadline" in text for text in messages), messages
+    assert any("busy" in text for text in messages)
 
 
 @pytest.mark.parametrize(

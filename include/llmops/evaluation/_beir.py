@@ -31,7 +31,11 @@ class TextEmbedder(Protocol):
     """What the exact search needs of an embedder: unit vectors, shape (texts, dimension)."""
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """Return one vector of length 1 per text."""
+        """Return one vector of length 1 per text of a document."""
+        ...
+
+    def embed_queries(self, texts: Sequence[str]) -> Floats:
+        """Return one vector of length 1 per question."""
         ...
 
 
@@ -123,7 +127,7 @@ def evaluate_exact(dataset: BeirDataset, embedder: TextEmbedder, *, top_k: int =
     rankings: dict[str, list[str]] = {}
     for start in range(0, len(keys), 256):
         batch = keys[start : start + 256]
-        similarity = embedder.embed([dataset.questions[key] for key in batch]) @ vectors.T
+        similarity = embedder.embed_queries([dataset.questions[key] for key in batch]) @ vectors.T
         for key, row in zip(batch, similarity, strict=True):
             best = np.argsort(-row, kind="stable")[:top_k]
             rankings[key] = [ids[i] for i in best]
