@@ -29,7 +29,7 @@ def test_a_release_searches_with_the_tags_that_its_retrieval_names(
         "open_pool": lambda *arguments, **options: pool,
         "require_generation": lambda *arguments: None,
         "require_matching": lambda *arguments: None,
-        "_embedder": lambda folder: HashEmbedder(),
+        "_embedder": lambda folder, endpoints: HashEmbedder(),
     }.items():
         monkeypatch.setattr(_loading, name, stand_in)
     manifest: Any = SimpleNamespace(
@@ -37,7 +37,9 @@ def test_a_release_searches_with_the_tags_that_its_retrieval_names(
         generator={"kind": "extractive"},
         retrieval={"kind": "hybrid", "top_k": 3, **({"access": list(access)} if access else {})},
     )  # fmt: skip
-    environment: Any = SimpleNamespace(database_url=SimpleNamespace(get_secret_value=lambda: "postgresql://"))
+    environment: Any = SimpleNamespace(
+        database_url=SimpleNamespace(get_secret_value=lambda: "postgresql://"), endpoints={}
+    )
 
     _loading.build_chain(environment, manifest).chain.answer("What is a salary?")
 
