@@ -28,6 +28,7 @@ from llmops.errors import MissingInput
 from llmops.index import Generation, create_generation, dump, find_generation, generation_id, mark, search
 from llmops.index import _sync as sync_module
 from llmops.manifest import ArtifactPin, content_hash
+from llmops.registry import RegisteredModel
 from llmops.settings import load_environment
 from support.hash_embedder import HashEmbedder
 from support.services import FreshDatabase, free_port
@@ -198,8 +199,11 @@ def test_plan_prints_what_a_generation_will_cost(
 
         def __init__(self, *arguments: object) -> None: ...
 
-        def latest(self, kind: str) -> ArtifactPin:
-            return ArtifactPin(uri="models:/dev.library_guide.embedder/1", files={}, fingerprint="f")
+        def models(self, kind: str) -> list[RegisteredModel]:
+            return [RegisteredModel("models:/dev.library_guide.embedder/1", {})]
+
+        def pin(self, uri: str) -> ArtifactPin:
+            return ArtifactPin(uri=uri, files={}, fingerprint="f")
 
         def fetch(self, pin: ArtifactPin) -> Path:
             return base_embedder

@@ -217,7 +217,7 @@ def _embedder(folder: Path | None, say: Callable[[str], None]) -> Embedder:
 
             say("importing the base embedder, once")
             import_base_embedder(folder)
-    return Embedder.load(folder)
+    return Embedder.load(folder, endpoints=load_environment().endpoints)
 
 
 def _teller(*, quiet: bool) -> Callable[[str], None]:

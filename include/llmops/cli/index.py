@@ -49,20 +49,26 @@ def status(assistant: str | None, environment_name: str | None) -> None:
 
 @command.command(name="plan")
 @click.option("--assistant", default="library_guide", show_default=True, help="Name of the assistant.")
-@click.option("--embedder", "uri", help="URI of a registered embedder, by default the newest.")
+@click.option(
+    "--embedder", "uri", help="URI of a registered embedder, by default the newest of the assistant's own."
+)
 @_environment
 def plan_command(assistant: str, uri: str | None, environment_name: str | None) -> None:
     """Print what a generation of the assistant's chunker and an embedder will cost, before it is built.
 
-    Embeds a sample of what is to be embedded, for some seconds, to measure how fast this machine is.
+    Embeds a sample of what is to be embedded, for some seconds, to measure how fast this machine is; an endpoint is
+    really asked for that, up to 256 texts.
     """
+    from llmops.training import newest_embedder
+
     environment = load_environment(environment_name)
+    chosen = load_assistant(assistant, environment)
     registry = Registry(environment.mlflow_url, environment.catalog, assistant, home() / "models")
-    pin = registry.pin(uri) if uri else registry.latest("embedder")
+    pin = registry.pin(uri) if uri else newest_embedder(registry, chosen.embedder)
     if pin is None:
         raise MissingInput(f"assistant {assistant!r} has no embedder yet: run ingest_documents")
-    embedder = Embedder.load(registry.fetch(pin))
-    chunker = load_assistant(assistant, environment).chunker.digest(embedder.tokenizer_file)
+    embedder = Embedder.load(registry.fetch(pin), endpoints=environment.endpoints)
+    chunker = chosen.chunker.digest(embedder.tokenizer_file)
     table = LakeTable(environment.table_root(assistant), "chunks")
     made = plan(environment.database_url.get_secret_value(), table, chunker, embedder)
     for line in _described(made, pin.uri, chunker):
